@@ -1,0 +1,14 @@
+# What there is to do: make help
+H := harness
+export O KSRC JOBS ACCEL FORCE OUT
+
+.PHONY: help demo test bench series tree refresh image image-base
+help:
+	@sed -n 's/^#: \?//p' $(H)/help.txt
+
+demo: ; @$(H)/demo
+test: ; @$(H)/test
+bench: ; @$(H)/bench/run
+tree refresh series: ; @$(H)/patchset $@
+image: ; @$(H)/build series
+image-base: ; @$(H)/build base
