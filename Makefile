@@ -4,7 +4,7 @@ export O KSRC JOBS ACCEL FORCE OUT
 
 .PHONY: help demo test bench series tree refresh image image-base
 help:
-	@sed -n 's/^#: \?//p' $(H)/help.txt
+	@cat $(H)/help.txt
 
 demo: ; @$(H)/demo
 test: ; @$(H)/test

@@ -1,0 +1,4 @@
+#!/bin/busybox sh
+# shellcheck shell=dash
+# The demo: see demo.c
+exec ./demo
