@@ -1,0 +1,1269 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * A cache of pages that are absent from the direct map
+ *
+ * It stands beside the buddy allocator. A "block" is one pageblock, mapped by
+ * one PMD of the direct map. A "refill" takes a free block from the page
+ * allocator, zeroes it, and makes it absent from the direct map by one PMD
+ * write and one flush of all TLBs. The block is then handed out in chunks of
+ * order 0 to UNMAPPED_MAX_ORDER, fullest blocks first, so that others become
+ * wholly free. Pages come back through the ordinary functions, put_page(),
+ * __free_pages(), vfree(): the page allocator's free paths find PB_unmapped set
+ * for the pageblock. They are wiped and merged, and stay absent, so taking
+ * them again costs neither a flush nor a change of page tables. A "return"
+ * makes an idle block present and gives it back to the page allocator: a worker
+ * does so a while after the last use, a shrinker when memory is short.
+ *
+ * If no free block is to be had, single chunks are taken out of the direct map
+ * the expensive way ("fallback"). Such blocks are owned in part only, are
+ * mapped by PTEs, and are called split.
+ *
+ * Every free page in the cache is zero and absent.
+ *
+ * Locking: unmapped_node.lock protects all of a node's blocks. It is taken in
+ * any context but NMI and nests in nothing; the lock of unmapped_blocks nests
+ * in it, nothing else does. CPA, the page allocator and the slab allocator are
+ * called without it. Lookups in unmapped_blocks are under RCU.
+ */
+#define pr_fmt(fmt) "unmapped_alloc: " fmt
+
+#include <kunit/static_stub.h>
+#include <kunit/visibility.h>
+#include <linux/bitmap.h>
+#include <linux/cpuset.h>
+#include <linux/init.h>
+#include <linux/irq_work.h>
+#include <linux/llist.h>
+#include <linux/memcontrol.h>
+#include <linux/memory.h>
+#include <linux/memory_hotplug.h>
+#include <linux/mempolicy.h>
+#include <linux/mm.h>
+#include <linux/percpu.h>
+#include <linux/sched/mm.h>
+#include <linux/set_memory.h>
+#include <linux/shrinker.h>
+#include <linux/slab.h>
+#include <linux/suspend.h>
+#include <linux/unmapped_alloc.h>
+#include <linux/vmalloc.h>
+#include <linux/vmstat.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include <asm/tlbflush.h>
+
+#include "internal.h"
+#include "page_alloc.h"
+
+#define CREATE_TRACE_POINTS
+#include <trace/events/unmapped_alloc.h>
+
+#define BLOCK_PAGES	BIT_U32(UNMAPPED_MAX_ORDER)
+#define NR_ORDERS	(UNMAPPED_MAX_ORDER + 1)
+
+/*
+ * Blocks with free pages are sorted by how full they are: split blocks first,
+ * to be used before any other, then by fls(number of free pages).
+ */
+#define FILL_SPLIT	0
+#define FILL_IDLE	(UNMAPPED_MAX_ORDER + 1)	/* all pages free */
+#define NR_FILLS	(FILL_IDLE + 1)
+
+/*
+ * How long pages stay unused before they are returned. A process that exits
+ * is often followed by another one of its kind.
+ */
+#define IDLE_DELAY	HZ
+
+/**
+ * struct unmapped_block - the pages of one pageblock that are in the cache
+ * @list: in unmapped_node.blocks, if there are free pages
+ * @detached: in unmapped_node.detached, when no page is owned any more
+ * @rcu: frees the block
+ * @pfn: of the first page of the pageblock
+ * @freed_at: jiffies when a page was freed last
+ * @nr_owned: number of bits set in @owned
+ * @nr_free: number of owned pages that are not handed out
+ * @nr_chunks: number of free chunks by order
+ * @free_orders: bit set for orders that have free chunks
+ * @fill: list that the block is on, first index
+ * @top: list that the block is on, second index: the largest free order
+ * @split: owned in part, mapped by PTEs
+ * @owned: pages that were taken from the page allocator
+ * @free: the mini buddy: a binary tree, in which the chunk of 1 << order pages
+ *	at page offset has the bit (BLOCK_PAGES + offset) >> order. So the buddy
+ *	of chunk i is i ^ 1, what they merge to is i / 2, and bit 1 is the block.
+ */
+struct unmapped_block {
+	struct list_head	list;
+	struct llist_node	detached;
+	struct rcu_head		rcu;
+	unsigned long		pfn;
+	unsigned long		freed_at;
+	u16			nr_owned;
+	u16			nr_free;
+	u16			nr_chunks[NR_ORDERS];
+	u16			free_orders;
+	u8			fill;
+	u8			top;
+	bool			split;
+	DECLARE_BITMAP(owned, BLOCK_PAGES);
+	DECLARE_BITMAP(free, 2 * BLOCK_PAGES);
+};
+
+/**
+ * struct unmapped_node - the cache of one memory node
+ * @lock: protects all that follows up to @deferred, and the node's blocks
+ * @blocks: blocks with free pages, by fill and largest free order
+ * @orders: for each fill, the orders whose list is not empty
+ * @nr_used: pages handed out
+ * @nr_free: pages in the cache
+ * @nr_idle: blocks that are wholly free
+ * @deferred: chunks freed where they could not be wiped, order in page->private
+ * @detached: blocks that were returned and are not collapsed yet
+ * @return_work: returns idle blocks
+ * @deferred_work: wipes @deferred
+ * @deferred_irq_work: starts @deferred_work, from contexts that cannot
+ */
+struct unmapped_node {
+	spinlock_t		lock;		/* see above */
+	struct list_head	blocks[NR_FILLS][NR_ORDERS];
+	u16			orders[NR_FILLS];
+	unsigned long		nr_used;
+	unsigned long		nr_free;
+	unsigned long		nr_idle;
+
+	struct llist_head	deferred;
+	struct llist_head	detached;
+	struct delayed_work	return_work;
+	struct work_struct	deferred_work;
+	struct irq_work		deferred_irq_work;
+};
+
+/* A page-sized hole in the vmalloc area, for access to absent pages */
+struct unmapped_window {
+	void	*addr;
+	pte_t	*pte;
+};
+
+static bool unmapped_enabled __ro_after_init;
+static bool unmapped_suspended;
+static struct unmapped_node *unmapped_nodes[MAX_NUMNODES] __ro_after_init;
+static DEFINE_PER_CPU(struct unmapped_window, unmapped_window);
+
+/* All blocks, by pfn / BLOCK_PAGES */
+static DEFINE_XARRAY_FLAGS(unmapped_blocks, XA_FLAGS_LOCK_IRQ);
+
+static unsigned long block_key(unsigned long pfn)
+{
+	return pfn >> UNMAPPED_MAX_ORDER;
+}
+
+static struct unmapped_node *page_node(const struct page *page)
+{
+	return unmapped_nodes[page_to_nid(page)];
+}
+
+/* The mini buddy of one block. unmapped_node.lock is held. */
+
+static void chunk_add(struct unmapped_block *b, unsigned int i,
+		      unsigned int order)
+{
+	__set_bit(i, b->free);
+	if (!b->nr_chunks[order]++)
+		b->free_orders |= BIT(order);
+}
+
+static void chunk_del(struct unmapped_block *b, unsigned int i,
+		      unsigned int order)
+{
+	__clear_bit(i, b->free);
+	if (!--b->nr_chunks[order])
+		b->free_orders &= ~BIT(order);
+}
+
+static bool chunk_is_free(struct unmapped_block *b, unsigned int i)
+{
+	for (; i; i >>= 1)
+		if (test_bit(i, b->free))
+			return true;
+
+	return false;
+}
+
+/* @order is not above b->top. Returns the chunk's offset in pages. */
+static unsigned int block_take(struct unmapped_block *b, unsigned int order)
+{
+	unsigned int o = order + __ffs(b->free_orders >> order);
+	unsigned int first = BLOCK_PAGES >> o;
+	unsigned int i;
+
+	i = find_next_bit(b->free, 2 * first, first);
+	chunk_del(b, i, o);
+	while (o > order) {
+		o--;
+		i *= 2;
+		chunk_add(b, i + 1, o);
+	}
+	b->nr_free -= 1U << order;
+
+	return (i << order) - BLOCK_PAGES;
+}
+
+static void block_put(struct unmapped_block *b, unsigned int offset,
+		      unsigned int order)
+{
+	unsigned int i = (BLOCK_PAGES + offset) >> order;
+
+	VM_WARN_ON_ONCE(chunk_is_free(b, i));
+
+	b->nr_free += 1U << order;
+	while (order < UNMAPPED_MAX_ORDER && test_bit(i ^ 1, b->free)) {
+		chunk_del(b, i ^ 1, order);
+		i /= 2;
+		order++;
+	}
+	chunk_add(b, i, order);
+}
+
+/* The blocks of one node. unmapped_node.lock is held. */
+
+static bool block_is_idle(const struct unmapped_block *b)
+{
+	return b->fill == FILL_IDLE && !list_empty(&b->list);
+}
+
+static void node_account_idle(struct unmapped_node *un,
+			      const struct unmapped_block *b, int nr)
+{
+	un->nr_idle += nr;
+	__mod_node_page_state(page_pgdat(pfn_to_page(b->pfn)),
+			      NR_KERNEL_MISC_RECLAIMABLE, nr * (int)BLOCK_PAGES);
+}
+
+static void node_account(struct unmapped_node *un, const struct unmapped_block *b,
+			 int free, int used)
+{
+	struct pglist_data *pgdat = page_pgdat(pfn_to_page(b->pfn));
+
+	un->nr_free += free;
+	un->nr_used += used;
+	__mod_node_page_state(pgdat, NR_DIRECT_UNMAPPED_FREE, free);
+	__mod_node_page_state(pgdat, NR_DIRECT_UNMAPPED_USED, used);
+}
+
+static void node_unlink(struct unmapped_node *un, struct unmapped_block *b)
+{
+	if (list_empty(&b->list))
+		return;
+
+	if (block_is_idle(b))
+		node_account_idle(un, b, -1);
+
+	list_del_init(&b->list);
+	if (list_empty(&un->blocks[b->fill][b->top]))
+		un->orders[b->fill] &= ~BIT(b->top);
+}
+
+/* Put a block on the list that fits its free pages */
+static void node_relink(struct unmapped_node *un, struct unmapped_block *b)
+{
+	u8 fill = b->split ? FILL_SPLIT : fls(b->nr_free);
+	u8 top;
+
+	if (!b->nr_free) {
+		node_unlink(un, b);
+		return;
+	}
+
+	top = fls(b->free_orders) - 1;
+	if (!list_empty(&b->list) && b->fill == fill && b->top == top)
+		return;
+
+	node_unlink(un, b);
+	b->fill = fill;
+	b->top = top;
+	list_add(&b->list, &un->blocks[fill][top]);
+	un->orders[fill] |= BIT(top);
+	if (block_is_idle(b))
+		node_account_idle(un, b, 1);
+}
+
+/* The fullest block that has a free chunk of @order, or NULL */
+static struct unmapped_block *node_find(struct unmapped_node *un,
+					unsigned int order)
+{
+	unsigned int fill;
+
+	for (fill = 0; fill < NR_FILLS; fill++) {
+		unsigned int orders = un->orders[fill] >> order;
+
+		if (orders)
+			return list_first_entry(&un->blocks[fill][order + __ffs(orders)],
+						struct unmapped_block, list);
+	}
+
+	return NULL;
+}
+
+static unsigned int node_reserve(const struct unmapped_node *un)
+{
+	return un->nr_used ? 1 : 0;
+}
+
+/* Direct map. Nothing else in this file changes it. */
+
+VISIBLE_IF_KUNIT int unmapped_set_valid(struct page *page, unsigned int nr,
+					bool valid)
+{
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_set_valid, page, nr, valid);
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+/* Flushes TLBs: may sleep. A failure leaves the pages as they were. */
+static int make_absent(struct page *page, unsigned int order)
+{
+	unsigned long addr = (unsigned long)page_address(page);
+	int err;
+
+	err = unmapped_set_valid(page, 1U << order, false);
+	if (err) {
+		/* What was changed is mapped by PTEs now, this cannot fail */
+		unmapped_set_valid(page, 1U << order, true);
+		return err;
+	}
+	flush_tlb_kernel_range(addr, addr + (PAGE_SIZE << order));
+
+	return 0;
+}
+
+/* Any context that may reclaim: no page tables are allocated, nothing flushed */
+static int make_present(struct page *page, unsigned int order)
+{
+	return unmapped_set_valid(page, 1U << order, true);
+}
+
+/**
+ * unmapped_page_map - map an absent page for a short access by this CPU
+ * @page: page from unmapped_pages_alloc(), or any other
+ * @irqflags: where to keep the interrupt state
+ *
+ * Other CPUs have no use for the returned address, and no TLB but this CPU's
+ * gets to know it. Interrupts are off until unmapped_page_unmap(): work on one
+ * page, then unmap it. Does not nest.
+ *
+ * Context: Any but NMI.
+ * Return: address of a writable mapping of the whole page, never NULL.
+ */
+void *unmapped_page_map(struct page *page, unsigned long *irqflags)
+{
+	struct unmapped_window *w;
+
+	local_irq_save(*irqflags);
+	w = this_cpu_ptr(&unmapped_window);
+	VM_WARN_ON_ONCE(!pte_none(ptep_get(w->pte)));
+	set_pte_at(&init_mm, (unsigned long)w->addr, w->pte,
+		   mk_pte(page, PAGE_KERNEL));
+
+	return w->addr;
+}
+
+/**
+ * unmapped_page_unmap - end an access begun with unmapped_page_map()
+ * @addr: what unmapped_page_map() returned
+ * @irqflags: what it stored
+ *
+ * Context: That of unmapped_page_map().
+ */
+void unmapped_page_unmap(void *addr, unsigned long irqflags)
+{
+	struct unmapped_window *w = this_cpu_ptr(&unmapped_window);
+
+	VM_WARN_ON_ONCE(addr != w->addr);
+	pte_clear(&init_mm, (unsigned long)addr, w->pte);
+	flush_tlb_one_kernel((unsigned long)addr);
+	local_irq_restore(irqflags);
+}
+
+static void wipe(struct page *page, unsigned int order)
+{
+	unsigned long irqflags;
+	unsigned int i;
+	void *addr;
+
+	for (i = 0; i < 1U << order; i++) {
+		addr = unmapped_page_map(page + i, &irqflags);
+		clear_page(addr);
+		unmapped_page_unmap(addr, irqflags);
+	}
+}
+
+/* Refill: from the page allocator to the cache */
+
+/* Undo what prepare_pages() has done to the pages, and free them */
+static void release_pages_present(struct page *page, unsigned int order)
+{
+	prep_unmapped_page(page, order, GFP_KERNEL);
+	free_frozen_pages(page, order);
+}
+
+/*
+ * New pages from the page allocator: as far as it knows they are free again, and
+ * they are zero. False if they were found bad, and are lost.
+ */
+static bool prepare_pages(struct page *page, unsigned int order)
+{
+	if (!free_pages_prepare(page, order))
+		return false;
+
+	debug_pagealloc_map_pages(page, 1 << order);
+	clear_pages(page_address(page), 1 << order);
+
+	return true;
+}
+
+VISIBLE_IF_KUNIT struct unmapped_block *
+unmapped_new_block(unsigned long pfn, unsigned int order, gfp_t gfp)
+{
+	struct unmapped_block *b;
+
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_new_block, pfn, order, gfp);
+
+	b = kzalloc_obj(*b, gfp);
+	if (!b)
+		return NULL;
+
+	b->pfn = ALIGN_DOWN(pfn, BLOCK_PAGES);
+	b->split = order < UNMAPPED_MAX_ORDER;
+	INIT_LIST_HEAD(&b->list);
+
+	return b;
+}
+
+/*
+ * Enter absent pages, which become the first to be handed out of @new, or of
+ * the block that there is for the pageblock already.
+ */
+static int attach_pages(struct unmapped_block *new, struct page *page,
+			unsigned int order, unsigned int take_order)
+{
+	struct unmapped_node *un = page_node(page);
+	unsigned long pfn = page_to_pfn(page);
+	unsigned long key = block_key(pfn);
+	unsigned int offset = pfn % BLOCK_PAGES;
+	struct unmapped_block *b;
+	unsigned long flags;
+	unsigned int o;
+
+	spin_lock_irqsave(&un->lock, flags);
+	b = xa_load(&unmapped_blocks, key);
+	if (!b) {
+		int err;
+
+		b = new;
+		/* Reserved by our caller, so that nothing is allocated here */
+		xa_lock(&unmapped_blocks);
+		err = xa_err(__xa_store(&unmapped_blocks, key, b, GFP_NOWAIT));
+		xa_unlock(&unmapped_blocks);
+		if (err) {
+			spin_unlock_irqrestore(&un->lock, flags);
+			return err;
+		}
+		set_pfnblock_bit(page, pfn, PB_unmapped);
+	}
+
+	bitmap_set(b->owned, offset, 1U << order);
+	b->nr_owned += 1U << order;
+
+	/* The first 1 << take_order pages go to our caller */
+	for (o = take_order; o < order; o++)
+		block_put(b, offset + (1U << o), o);
+	node_relink(un, b);
+	node_account(un, b, (1 << order) - (1 << take_order), 1 << take_order);
+	spin_unlock_irqrestore(&un->lock, flags);
+
+	if (b != new)
+		kfree(new);
+
+	return 0;
+}
+
+/*
+ * Take 1 << order pages, free of references, into the cache, and hand the first
+ * 1 << take_order of them out. Frees them on failure.
+ */
+static bool cache_pages(struct page *page, unsigned int order,
+			unsigned int take_order, gfp_t gfp)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct unmapped_block *b;
+
+	if (!prepare_pages(page, order))
+		return false;
+
+	gfp &= GFP_RECLAIM_MASK;
+	b = unmapped_new_block(pfn, order, gfp);
+	if (!b)
+		goto err_present;
+
+	if (xa_reserve_irq(&unmapped_blocks, block_key(pfn), gfp))
+		goto err_free;
+
+	if (make_absent(page, order))
+		goto err_release;
+
+	if (attach_pages(b, page, order, take_order))
+		goto err_absent;
+
+	trace_unmapped_alloc_refill(pfn, order, page_to_nid(page));
+	return true;
+
+err_absent:
+	make_present(page, order);
+err_release:
+	xa_cmpxchg_irq(&unmapped_blocks, block_key(pfn), XA_ZERO_ENTRY, NULL, 0);
+err_free:
+	kfree(b);
+err_present:
+	release_pages_present(page, order);
+	return false;
+}
+
+VISIBLE_IF_KUNIT struct page *unmapped_get_pages(gfp_t gfp, unsigned int order,
+						 int nid)
+{
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_pages, gfp, order, nid);
+
+	if (nid == NUMA_NO_NODE)
+		return alloc_frozen_pages_noprof(gfp, order);
+	return __alloc_frozen_pages_noprof(gfp, order, nid, NULL, ALLOC_DEFAULT);
+}
+
+static struct page *refill(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *page;
+
+	gfp &= GFP_RECLAIM_MASK | GFP_CONSTRAINT_MASK;
+	/* There is a fallback: do not try too hard, use no reserves */
+	gfp &= ~(__GFP_NOFAIL | __GFP_RETRY_MAYFAIL | __GFP_HIGH |
+		 __GFP_MEMALLOC);
+	gfp |= __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
+
+	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid);
+	if (!page || !cache_pages(page, UNMAPPED_MAX_ORDER, order, gfp)) {
+		count_vm_event(DIRECT_UNMAPPED_REFILL_FAIL);
+		return NULL;
+	}
+	count_vm_event(DIRECT_UNMAPPED_REFILL);
+
+	return page;
+}
+
+/* No block is to be had: a request must not fail while others get memory */
+static struct page *fallback(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *page;
+
+	gfp &= ~(__GFP_ZERO | __GFP_ACCOUNT | __GFP_COMP | __GFP_MOVABLE |
+		 __GFP_HIGHMEM | __GFP_RECLAIMABLE);
+
+	page = unmapped_get_pages(gfp, order, nid);
+	if (!page || !cache_pages(page, order, order, gfp))
+		return NULL;
+	count_vm_event(DIRECT_UNMAPPED_FALLBACK);
+
+	return page;
+}
+
+/* Wiping and merging */
+
+static void free_wiped(struct page *page, unsigned int order)
+{
+	struct unmapped_node *un = page_node(page);
+	unsigned long pfn = page_to_pfn(page);
+	struct unmapped_block *b;
+	unsigned long flags;
+	bool kick;
+
+	spin_lock_irqsave(&un->lock, flags);
+	b = xa_load(&unmapped_blocks, block_key(pfn));
+	block_put(b, pfn % BLOCK_PAGES, order);
+	b->freed_at = jiffies;
+	node_account(un, b, 1 << order, -(1 << order));
+	node_relink(un, b);
+	kick = b->split || (block_is_idle(b) && un->nr_idle > node_reserve(un));
+	spin_unlock_irqrestore(&un->lock, flags);
+
+	trace_unmapped_alloc_free(pfn, order, page_to_nid(page));
+
+	if (kick && !delayed_work_pending(&un->return_work))
+		queue_delayed_work(system_dfl_wq, &un->return_work, IDLE_DELAY);
+}
+
+/**
+ * unmapped_nr_owned - count the cache's pages among pages that are being freed
+ * @page: first page
+ * @nr: number of pages, which all lie in one pageblock
+ *
+ * Context: Any.
+ * Return: how many of the pages came from the cache.
+ */
+unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr)
+{
+	unsigned long pfn = page_to_pfn(page);
+	unsigned int offset = pfn % BLOCK_PAGES;
+	struct unmapped_block *b;
+	unsigned int i, ours = 0;
+
+	/* A page that spans blocks cannot have been handed out */
+	if (nr > BLOCK_PAGES)
+		return 0;
+
+	guard(rcu)();
+	b = xa_load(&unmapped_blocks, block_key(pfn));
+	if (!b)
+		return 0;
+
+	for (i = 0; i < nr; i++)
+		ours += test_bit(offset + i, b->owned);
+
+	return ours;
+}
+
+/**
+ * unmapped_free - take back pages
+ * @page: first page; free_pages_prepare() has been called for all
+ * @order: of the chunk, whose pages are all the cache's
+ * @nolock: the caller may hold any lock, or be in NMI
+ *
+ * Context: Any.
+ */
+void unmapped_free(struct page *page, unsigned int order, bool nolock)
+{
+	struct unmapped_node *un = page_node(page);
+
+	/* One page at most is wiped with interrupts off */
+	if (likely(!nolock && (!order || !irqs_disabled()))) {
+		wipe(page, order);
+		free_wiped(page, order);
+		return;
+	}
+
+	set_page_private(page, order);
+	if (!llist_add(&page->pcp_llist, &un->deferred))
+		return;
+	if (nolock)
+		irq_work_queue(&un->deferred_irq_work);
+	else
+		queue_work(system_dfl_wq, &un->deferred_work);
+}
+
+static void wipe_deferred(struct unmapped_node *un)
+{
+	struct llist_node *list = llist_del_all(&un->deferred);
+	struct page *page, *next;
+
+	llist_for_each_entry_safe(page, next, list, pcp_llist) {
+		unsigned int order = page_private(page);
+
+		set_page_private(page, 0);
+		wipe(page, order);
+		free_wiped(page, order);
+		cond_resched();
+	}
+}
+
+static void deferred_work_fn(struct work_struct *work)
+{
+	wipe_deferred(container_of(work, struct unmapped_node, deferred_work));
+}
+
+static void deferred_irq_work_fn(struct irq_work *work)
+{
+	struct unmapped_node *un =
+		container_of(work, struct unmapped_node, deferred_irq_work);
+
+	queue_work(system_dfl_wq, &un->deferred_work);
+}
+
+/* Allocation */
+
+static struct page *take_cached(int nid, unsigned int order)
+{
+	struct unmapped_node *un = unmapped_nodes[nid];
+	struct page *page = NULL;
+	struct unmapped_block *b;
+	unsigned long flags;
+
+	spin_lock_irqsave(&un->lock, flags);
+	b = node_find(un, order);
+	if (b) {
+		page = pfn_to_page(b->pfn + block_take(b, order));
+		node_relink(un, b);
+		node_account(un, b, -(1 << order), 1 << order);
+	}
+	spin_unlock_irqrestore(&un->lock, flags);
+
+	return page;
+}
+
+#ifdef CONFIG_NUMA
+static int preferred_node(void)
+{
+	return mempolicy_slab_node();
+}
+
+static bool policy_allows(int nid)
+{
+	struct mempolicy *pol = in_task() ? current->mempolicy : NULL;
+
+	return !pol || pol->mode != MPOL_BIND || node_isset(nid, pol->nodes);
+}
+#else
+static int preferred_node(void)
+{
+	return numa_mem_id();
+}
+
+static bool policy_allows(int nid)
+{
+	return true;
+}
+#endif
+
+static bool node_allowed(int nid, gfp_t gfp)
+{
+	return !cpusets_enabled() ||
+	       __cpuset_zone_allowed(&NODE_DATA(nid)->node_zones[0], gfp);
+}
+
+/* Cached pages of other nodes than @nid that the caller may use */
+static struct page *take_remote(gfp_t gfp, unsigned int order, int nid,
+				bool use_policy)
+{
+	struct page *page;
+	int n;
+
+	if ((gfp & __GFP_THISNODE) || nr_online_nodes == 1)
+		return NULL;
+
+	for_each_node_state(n, N_MEMORY) {
+		if (n == nid || !node_allowed(n, gfp) ||
+		    (use_policy && !policy_allows(n)))
+			continue;
+		page = take_cached(n, order);
+		if (page)
+			return page;
+	}
+
+	return NULL;
+}
+
+static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
+			       bool use_policy)
+{
+	struct unmapped_node *un = unmapped_nodes[nid];
+	int any_nid = use_policy ? NUMA_NO_NODE : nid;
+	struct page *page;
+
+	if (!gfpflags_allow_blocking(gfp) || (current->flags & PF_MEMALLOC))
+		return take_remote(gfp, order, nid, use_policy);
+
+	if (!llist_empty(&un->deferred)) {
+		wipe_deferred(un);
+		page = take_cached(nid, order);
+		if (page)
+			return page;
+	}
+
+	page = refill(gfp | __GFP_THISNODE, order, nid);
+	if (!page)
+		page = take_remote(gfp, order, nid, use_policy);
+	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
+		page = refill(gfp, order, any_nid);
+	if (!page)
+		page = fallback(gfp, order, any_nid);
+
+	return page;
+}
+
+/**
+ * unmapped_pages_alloc - allocate pages that are absent from the direct map
+ * @gfp: how to allocate. Reclaim modifiers, __GFP_THISNODE, __GFP_COMP and
+ *	__GFP_ACCOUNT mean what they mean to alloc_pages(). The pages are zero
+ *	with or without __GFP_ZERO. __GFP_DMA and __GFP_DMA32 are refused,
+ *	__GFP_HIGHMEM and __GFP_MOVABLE do not apply.
+ * @order: allocate 1 << @order pages, at most UNMAPPED_MAX_ORDER
+ * @nid: preferred node, or NUMA_NO_NODE to follow the task's memory policy
+ *
+ * Free them as pages of alloc_pages(): put_page(), __free_pages(), vfree() of an
+ * area that they are mapped in. They are wiped then, and need not be mapped
+ * again before. Use unmapped_page_map() or vmap() to access them.
+ *
+ * Context: Any but NMI. Without __GFP_DIRECT_RECLAIM only pages that are in
+ * the cache are handed out.
+ * Return: the first page, or NULL if there is no memory, if the request is
+ * refused, or if unmapped_alloc_enabled() is false. Never a page that is
+ * present in the direct map.
+ */
+struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid)
+{
+	bool use_policy = nid == NUMA_NO_NODE;
+	struct page *page = NULL;
+	bool hit;
+
+	if (!unmapped_alloc_enabled() || READ_ONCE(unmapped_suspended) ||
+	    order > UNMAPPED_MAX_ORDER || (gfp & (__GFP_DMA | __GFP_DMA32)))
+		return NULL;
+
+	gfp = current_gfp_context(gfp & gfp_allowed_mask);
+	might_alloc(gfp);
+
+	if (use_policy)
+		nid = preferred_node();
+
+	if (node_allowed(nid, gfp))
+		page = take_cached(nid, order);
+	hit = page;
+	if (!page)
+		page = alloc_slow(gfp, order, nid, use_policy);
+	if (!page)
+		return NULL;
+
+	prep_unmapped_page(page, order, gfp);
+	set_page_refcounted(page);
+	trace_unmapped_alloc_alloc(page_to_pfn(page), order, gfp, hit);
+
+	if (memcg_kmem_online() && (gfp & __GFP_ACCOUNT) &&
+	    __memcg_kmem_charge_page(page, gfp, order)) {
+		__free_pages(page, order);
+		return NULL;
+	}
+
+	return page;
+}
+
+/* Return: from the cache to the page allocator */
+
+/*
+ * Take the free chunk that was unused for the longest time out of the cache, of
+ * an idle block or of a split one. Leaves alone what was freed after @before.
+ */
+static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
+				unsigned long before, unsigned int *order)
+{
+	struct unmapped_block *b;
+	unsigned int offset;
+
+	if (!un->orders[fill])
+		return NULL;
+
+	b = list_last_entry(&un->blocks[fill][__fls(un->orders[fill])],
+			    struct unmapped_block, list);
+	if (time_after(b->freed_at, before))
+		return NULL;
+
+	*order = b->top;
+	offset = block_take(b, *order);
+	bitmap_clear(b->owned, offset, 1U << *order);
+	b->nr_owned -= 1U << *order;
+	node_relink(un, b);
+	node_account(un, b, -(1 << *order), 0);
+
+	if (!b->nr_owned) {
+		clear_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
+		xa_lock(&unmapped_blocks);
+		__xa_erase(&unmapped_blocks, block_key(b->pfn));
+		xa_unlock(&unmapped_blocks);
+		llist_add(&b->detached, &un->detached);
+	}
+
+	return pfn_to_page(b->pfn + offset);
+}
+
+/* Return the number of pages that went back, 0 if there was nothing to return */
+static unsigned int return_one(struct unmapped_node *un, unsigned int fill,
+			       unsigned long before)
+{
+	unsigned int order;
+	unsigned long flags;
+	struct page *page;
+
+	spin_lock_irqsave(&un->lock, flags);
+	page = node_remove(un, fill, before, &order);
+	spin_unlock_irqrestore(&un->lock, flags);
+	if (!page)
+		return 0;
+
+	/* Never seen: better lose the pages than hand them on absent */
+	if (WARN_ON_ONCE(make_present(page, order)))
+		return 1U << order;
+
+	trace_unmapped_alloc_return(page_to_pfn(page), order, page_to_nid(page));
+	if (fill == FILL_IDLE)
+		count_vm_event(DIRECT_UNMAPPED_RETURN);
+	release_pages_present(page, order);
+
+	return 1U << order;
+}
+
+/* Map by large pages again what was returned. Not in reclaim. */
+static void collapse_detached(struct unmapped_node *un)
+{
+	struct llist_node *list = llist_del_all(&un->detached);
+	struct unmapped_block *b, *next;
+
+	llist_for_each_entry_safe(b, next, list, detached) {
+		/* Keeps the page tables of this memory from being removed */
+		get_online_mems();
+		if (pfn_to_online_page(b->pfn))
+			set_direct_map_collapse(pfn_to_page(b->pfn));
+		put_online_mems();
+		kfree_rcu(b, rcu);
+		cond_resched();
+	}
+}
+
+static void return_work_fn(struct work_struct *work)
+{
+	struct unmapped_node *un = container_of(to_delayed_work(work),
+						struct unmapped_node, return_work);
+	unsigned long before = jiffies - IDLE_DELAY;
+
+	wipe_deferred(un);
+
+	while (READ_ONCE(un->nr_idle) > node_reserve(un) &&
+	       return_one(un, FILL_IDLE, before))
+		cond_resched();
+	while (return_one(un, FILL_SPLIT, before))
+		cond_resched();
+
+	collapse_detached(un);
+
+	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
+	    READ_ONCE(un->orders[FILL_SPLIT]))
+		queue_delayed_work(system_dfl_wq, &un->return_work, IDLE_DELAY);
+}
+
+static unsigned long return_all(struct unmapped_node *un)
+{
+	unsigned long nr, total = 0;
+
+	wipe_deferred(un);
+	do {
+		nr = return_one(un, FILL_IDLE, jiffies);
+		nr += return_one(un, FILL_SPLIT, jiffies);
+		total += nr;
+		cond_resched();
+	} while (nr);
+
+	mod_delayed_work(system_dfl_wq, &un->return_work, 0);
+
+	return total;
+}
+
+/**
+ * unmapped_alloc_drain - give all unused blocks back to the page allocator
+ * @nid: node to drain
+ *
+ * The direct map is as large pages as it can be when this returns.
+ *
+ * Context: May sleep.
+ * Return: number of pages given back.
+ */
+unsigned long unmapped_alloc_drain(int nid)
+{
+	struct unmapped_node *un = unmapped_nodes[nid];
+	unsigned long nr;
+
+	if (!unmapped_alloc_enabled())
+		return 0;
+
+	flush_work(&un->deferred_work);
+	nr = return_all(un);
+	flush_delayed_work(&un->return_work);
+
+	return nr;
+}
+
+static unsigned long shrink_count(struct shrinker *shrinker,
+				  struct shrink_control *sc)
+{
+	unsigned long nr = READ_ONCE(unmapped_nodes[sc->nid]->nr_idle);
+
+	return nr ? nr * BLOCK_PAGES : SHRINK_EMPTY;
+}
+
+static unsigned long shrink_scan(struct shrinker *shrinker,
+				 struct shrink_control *sc)
+{
+	struct unmapped_node *un = unmapped_nodes[sc->nid];
+	unsigned long nr, freed = 0;
+
+	while (freed < sc->nr_to_scan) {
+		nr = return_one(un, FILL_IDLE, jiffies);
+		if (!nr)
+			break;
+		freed += nr;
+	}
+
+	/* For what cannot be done here: page tables of split and of 1 GiB ranges */
+	if (freed || READ_ONCE(un->orders[FILL_SPLIT]))
+		mod_delayed_work(system_dfl_wq, &un->return_work, 0);
+
+	return freed ?: SHRINK_STOP;
+}
+
+/*
+ * Hibernation copies pages that are absent by mapping them one by one, which
+ * would split blocks with interrupts off. It is refused while there are users.
+ */
+static int unmapped_pm_notify(struct notifier_block *nb, unsigned long action,
+			      void *unused)
+{
+	int nid;
+
+	switch (action) {
+	case PM_HIBERNATION_PREPARE:
+		WRITE_ONCE(unmapped_suspended, true);
+		for_each_node_state(nid, N_MEMORY)
+			unmapped_alloc_drain(nid);
+		if (!xa_empty(&unmapped_blocks)) {
+			WRITE_ONCE(unmapped_suspended, false);
+			pr_info("pages in use, cannot hibernate\n");
+			return notifier_from_errno(-EBUSY);
+		}
+		break;
+	case PM_POST_HIBERNATION:
+		WRITE_ONCE(unmapped_suspended, false);
+		break;
+	}
+
+	return NOTIFY_OK;
+}
+
+/* Cached pages look free to memory offlining, but it could never isolate them */
+static int unmapped_mem_notify(struct notifier_block *nb, unsigned long action,
+			       void *arg)
+{
+	struct memory_notify *mn = arg;
+	unsigned long key = block_key(mn->start_pfn);
+
+	if (action != MEM_GOING_OFFLINE)
+		return NOTIFY_OK;
+
+	return_all(page_node(pfn_to_page(mn->start_pfn)));
+	if (xa_find(&unmapped_blocks, &key,
+		    block_key(mn->start_pfn + mn->nr_pages - 1), XA_PRESENT))
+		return notifier_from_errno(-EBUSY);
+
+	return NOTIFY_OK;
+}
+
+static struct notifier_block unmapped_pm_nb = {
+	.notifier_call = unmapped_pm_notify,
+};
+
+/* Start-up */
+
+static bool unmapped_off __initdata;
+
+static int __init unmapped_alloc_setup(char *str)
+{
+	if (strcmp(str, "off"))
+		return 0;
+	unmapped_off = true;
+	return 1;
+}
+__setup("unmapped_alloc=", unmapped_alloc_setup);
+
+/**
+ * unmapped_alloc_enabled - can pages be allocated from the cache?
+ *
+ * Context: Any.
+ * Return: true if the cache was not switched off, and could be set up. Does not
+ * change after boot.
+ */
+bool unmapped_alloc_enabled(void)
+{
+	return unmapped_enabled;
+}
+
+static int __init init_window_pte(pte_t *pte, unsigned long addr, void *data)
+{
+	unsigned long first = *(unsigned long *)data;
+	unsigned int nr = (addr - first) / PAGE_SIZE;
+	unsigned int cpu;
+
+	for_each_possible_cpu(cpu) {
+		if (nr--)
+			continue;
+		per_cpu(unmapped_window, cpu).addr = (void *)addr;
+		per_cpu(unmapped_window, cpu).pte = pte;
+		break;
+	}
+
+	return 0;
+}
+
+/*
+ * One page for each CPU. VM_SPARSE keeps those who read the vmalloc area from
+ * following its page tables.
+ */
+static int __init init_windows(void)
+{
+	unsigned long size = num_possible_cpus() * PAGE_SIZE;
+	struct vm_struct *area = get_vm_area(size, VM_SPARSE);
+	unsigned long addr;
+
+	if (!area)
+		return -ENOMEM;
+
+	addr = (unsigned long)area->addr;
+	if (apply_to_page_range(&init_mm, addr, size, init_window_pte, &addr)) {
+		free_vm_area(area);
+		return -ENOMEM;
+	}
+
+	return 0;
+}
+
+static struct unmapped_node *__init alloc_node(int nid)
+{
+	struct unmapped_node *un;
+	unsigned int fill, order;
+
+	un = kzalloc_node(sizeof(*un), GFP_KERNEL,
+			  node_state(nid, N_MEMORY) ? nid : NUMA_NO_NODE);
+	if (!un)
+		return NULL;
+
+	spin_lock_init(&un->lock);
+	for (fill = 0; fill < NR_FILLS; fill++)
+		for (order = 0; order < NR_ORDERS; order++)
+			INIT_LIST_HEAD(&un->blocks[fill][order]);
+	init_llist_head(&un->deferred);
+	init_llist_head(&un->detached);
+	INIT_DELAYED_WORK(&un->return_work, return_work_fn);
+	INIT_WORK(&un->deferred_work, deferred_work_fn);
+	/* Lazy: freeing pages sends no interrupt, not even to this CPU */
+	un->deferred_irq_work = IRQ_WORK_INIT_LAZY(deferred_irq_work_fn);
+
+	return un;
+}
+
+static int __init unmapped_alloc_init(void)
+{
+	struct shrinker *shrinker;
+	const char *why;
+	int nid;
+
+	BUILD_BUG_ON(pageblock_order != UNMAPPED_MAX_ORDER);
+	BUILD_BUG_ON(UNMAPPED_MAX_ORDER > MAX_PAGE_ORDER);
+
+	why = "switched off on the command line";
+	if (unmapped_off)
+		goto off;
+
+	why = "the direct map cannot be changed";
+	if (!can_set_direct_map())
+		goto off;
+
+	why = "no memory";
+	if (init_windows())
+		goto off;
+
+	for_each_node(nid) {
+		unmapped_nodes[nid] = alloc_node(nid);
+		if (!unmapped_nodes[nid])
+			goto off_free;
+	}
+
+	shrinker = shrinker_alloc(SHRINKER_NUMA_AWARE, "unmapped_alloc");
+	if (!shrinker)
+		goto off_free;
+	shrinker->count_objects = shrink_count;
+	shrinker->scan_objects = shrink_scan;
+	shrinker_register(shrinker);
+
+	hotplug_memory_notifier(unmapped_mem_notify, DEFAULT_CALLBACK_PRI);
+	register_pm_notifier(&unmapped_pm_nb);
+
+	unmapped_enabled = true;
+	return 0;
+
+off_free:
+	for_each_node(nid)
+		kfree(unmapped_nodes[nid]);
+off:
+	pr_info("off: %s\n", why);
+	return 0;
+}
+subsys_initcall(unmapped_alloc_init);
+
+#ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST
+/* Does a block's mini buddy agree with its own counters? */
+static bool block_check(const struct unmapped_block *b)
+{
+	u16 nr_chunks[NR_ORDERS] = {};
+	unsigned int i, nr_free = 0;
+	bool ok = true;
+
+	for_each_set_bit(i, b->free, 2 * BLOCK_PAGES) {
+		unsigned int order = UNMAPPED_MAX_ORDER + 1 - fls(i);
+		unsigned int offset = (i << order) - BLOCK_PAGES;
+		unsigned int next;
+
+		ok &= i > 0;
+		/* Merged, not inside another free chunk, and owned */
+		ok &= i == 1 || !test_bit(i ^ 1, b->free);
+		ok &= !chunk_is_free((struct unmapped_block *)b, i / 2);
+		next = find_next_zero_bit(b->owned, BLOCK_PAGES, offset);
+		ok &= next >= offset + (1U << order);
+		nr_chunks[order]++;
+		nr_free += 1U << order;
+	}
+
+	ok &= nr_free == b->nr_free;
+	ok &= !memcmp(nr_chunks, b->nr_chunks, sizeof(nr_chunks));
+	ok &= bitmap_weight(b->owned, BLOCK_PAGES) == b->nr_owned;
+	ok &= b->nr_free <= b->nr_owned && b->nr_owned;
+	ok &= list_empty(&b->list) == !b->nr_free;
+	ok &= b->split || b->nr_owned == BLOCK_PAGES;
+	ok &= get_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
+
+	return ok;
+}
+
+/* For tests: 0 if all that is counted twice is equal, or -EUCLEAN */
+int unmapped_alloc_check(int nid)
+{
+	struct unmapped_node *un = unmapped_nodes[nid];
+	unsigned long nr_free = 0, nr_owned = 0, nr_idle = 0, key;
+	struct unmapped_block *b;
+	bool ok = true;
+
+	guard(spinlock_irqsave)(&un->lock);
+	xa_for_each(&unmapped_blocks, key, b) {
+		if (pfn_to_nid(b->pfn) != nid)
+			continue;
+		ok &= block_check(b);
+		nr_free += b->nr_free;
+		nr_owned += b->nr_owned;
+		nr_idle += block_is_idle(b);
+	}
+	ok &= nr_free == un->nr_free && nr_owned == un->nr_free + un->nr_used;
+	ok &= nr_idle == un->nr_idle;
+
+	return ok ? 0 : -EUCLEAN;
+}
+
+/* For tests: wait for pages that were freed where they could not be wiped */
+void unmapped_alloc_flush_deferred(int nid)
+{
+	irq_work_sync(&unmapped_nodes[nid]->deferred_irq_work);
+	flush_work(&unmapped_nodes[nid]->deferred_work);
+}
+#endif
