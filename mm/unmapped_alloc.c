@@ -31,6 +31,7 @@
 #include <kunit/visibility.h>
 #include <linux/bitmap.h>
 #include <linux/cpuset.h>
+#include <linux/folio_batch.h>
 #include <linux/init.h>
 #include <linux/irq_work.h>
 #include <linux/llist.h>
@@ -114,6 +115,7 @@ struct unmapped_block {
 
 /**
  * struct unmapped_node - the cache of one memory node
+ * @nid: the node
  * @lock: protects all that follows up to @deferred, and the node's blocks
  * @blocks: blocks with free pages, by fill and largest free order
  * @orders: for each fill, the orders whose list is not empty
@@ -127,6 +129,7 @@ struct unmapped_block {
  * @deferred_irq_work: starts @deferred_work, from contexts that cannot
  */
 struct unmapped_node {
+	int			nid;
 	spinlock_t		lock;		/* see above */
 	struct list_head	blocks[NR_FILLS][NR_ORDERS];
 	u16			orders[NR_FILLS];
@@ -141,10 +144,16 @@ struct unmapped_node {
 	struct irq_work		deferred_irq_work;
 };
 
-/* A page-sized hole in the vmalloc area, for access to absent pages */
+/*
+ * A hole in the vmalloc area, for access to absent pages. Its first page is for
+ * unmapped_page_map(), the others are for wiping: as many as a folio batch has.
+ */
+#define WIPE_BATCH	FOLIO_BATCH_SIZE
+#define WINDOW_PAGES	(1 + WIPE_BATCH)
+
 struct unmapped_window {
 	void	*addr;
-	pte_t	*pte;
+	pte_t	*ptes;
 };
 
 static bool unmapped_enabled __ro_after_init;
@@ -234,23 +243,19 @@ static bool block_is_idle(const struct unmapped_block *b)
 	return b->fill == FILL_IDLE && !list_empty(&b->list);
 }
 
-static void node_account_idle(struct unmapped_node *un,
-			      const struct unmapped_block *b, int nr)
+static void node_account_idle(struct unmapped_node *un, int nr)
 {
 	un->nr_idle += nr;
-	__mod_node_page_state(page_pgdat(pfn_to_page(b->pfn)),
-			      NR_KERNEL_MISC_RECLAIMABLE, nr * (int)BLOCK_PAGES);
+	__mod_node_page_state(NODE_DATA(un->nid), NR_KERNEL_MISC_RECLAIMABLE,
+			      nr * (int)BLOCK_PAGES);
 }
 
-static void node_account(struct unmapped_node *un, const struct unmapped_block *b,
-			 int free, int used)
+static void node_account(struct unmapped_node *un, int free, int used)
 {
-	struct pglist_data *pgdat = page_pgdat(pfn_to_page(b->pfn));
-
 	un->nr_free += free;
 	un->nr_used += used;
-	__mod_node_page_state(pgdat, NR_DIRECT_UNMAPPED_FREE, free);
-	__mod_node_page_state(pgdat, NR_DIRECT_UNMAPPED_USED, used);
+	__mod_node_page_state(NODE_DATA(un->nid), NR_DIRECT_UNMAPPED_FREE, free);
+	__mod_node_page_state(NODE_DATA(un->nid), NR_DIRECT_UNMAPPED_USED, used);
 }
 
 static void node_unlink(struct unmapped_node *un, struct unmapped_block *b)
@@ -259,7 +264,7 @@ static void node_unlink(struct unmapped_node *un, struct unmapped_block *b)
 		return;
 
 	if (block_is_idle(b))
-		node_account_idle(un, b, -1);
+		node_account_idle(un, -1);
 
 	list_del_init(&b->list);
 	if (list_empty(&un->blocks[b->fill][b->top]))
@@ -287,7 +292,7 @@ static void node_relink(struct unmapped_node *un, struct unmapped_block *b)
 	list_add(&b->list, &un->blocks[fill][top]);
 	un->orders[fill] |= BIT(top);
 	if (block_is_idle(b))
-		node_account_idle(un, b, 1);
+		node_account_idle(un, 1);
 }
 
 /* The fullest block that has a free chunk of @order, or NULL */
@@ -345,6 +350,20 @@ static int make_present(struct page *page, unsigned int order)
 	return unmapped_set_valid(page, 1U << order, true);
 }
 
+static void window_set(struct unmapped_window *w, unsigned int i,
+		       struct page *page)
+{
+	pgprot_t prot = __pgprot(pgprot_val(PAGE_KERNEL) & ~_PAGE_GLOBAL);
+
+	set_pte_at(&init_mm, (unsigned long)w->addr + i * PAGE_SIZE,
+		   w->ptes + i, mk_pte(page, prot));
+}
+
+static void window_clear(struct unmapped_window *w, unsigned int i)
+{
+	pte_clear(&init_mm, (unsigned long)w->addr + i * PAGE_SIZE, w->ptes + i);
+}
+
 /**
  * unmapped_page_map - map an absent page for a short access by this CPU
  * @page: page from unmapped_pages_alloc(), or any other
@@ -363,9 +382,8 @@ void *unmapped_page_map(struct page *page, unsigned long *irqflags)
 
 	local_irq_save(*irqflags);
 	w = this_cpu_ptr(&unmapped_window);
-	VM_WARN_ON_ONCE(!pte_none(ptep_get(w->pte)));
-	set_pte_at(&init_mm, (unsigned long)w->addr, w->pte,
-		   mk_pte(page, PAGE_KERNEL));
+	VM_WARN_ON_ONCE(!pte_none(ptep_get(w->ptes)));
+	window_set(w, 0, page);
 
 	return w->addr;
 }
@@ -382,21 +400,64 @@ void unmapped_page_unmap(void *addr, unsigned long irqflags)
 	struct unmapped_window *w = this_cpu_ptr(&unmapped_window);
 
 	VM_WARN_ON_ONCE(addr != w->addr);
-	pte_clear(&init_mm, (unsigned long)addr, w->pte);
+	window_clear(w, 0);
 	flush_tlb_one_kernel((unsigned long)addr);
 	local_irq_restore(irqflags);
 }
 
-static void wipe(struct page *page, unsigned int order)
+static void wipe_one(struct page *page)
 {
 	unsigned long irqflags;
-	unsigned int i;
-	void *addr;
+	void *addr = unmapped_page_map(page, &irqflags);
 
-	for (i = 0; i < 1U << order; i++) {
-		addr = unmapped_page_map(page + i, &irqflags);
-		clear_page(addr);
-		unmapped_page_unmap(addr, irqflags);
+	clear_page(addr);
+	unmapped_page_unmap(addr, irqflags);
+}
+
+/*
+ * In a task, at once and with interrupts on: what they free is wiped through the
+ * window's first page. One CR3 write instead of INVLPG for each page is cheaper
+ * where memory is freed in bulk. It invalidates all there is, as the window's
+ * PTEs are not global, and only this CPU's current address space has seen them.
+ */
+static void wipe_batch(struct page **pages, unsigned int nr)
+{
+	struct unmapped_window *w;
+	unsigned int i;
+
+	guard(preempt)();
+	w = this_cpu_ptr(&unmapped_window);
+	for (i = 0; i < nr; i++)
+		window_set(w, 1 + i, pages[i]);
+	clear_pages(w->addr + PAGE_SIZE, nr);
+	for (i = 0; i < nr; i++)
+		window_clear(w, 1 + i);
+	flush_tlb_local();
+}
+
+static void wipe(struct page **pages, unsigned int nr)
+{
+	unsigned int i;
+
+	if (nr > 1 && in_task() && !irqs_disabled()) {
+		wipe_batch(pages, nr);
+		return;
+	}
+
+	for (i = 0; i < nr; i++)
+		wipe_one(pages[i]);
+}
+
+static void wipe_chunk(struct page *page, unsigned int order)
+{
+	struct page *pages[WIPE_BATCH];
+	unsigned int i, nr, left;
+
+	for (left = 1U << order; left; left -= nr) {
+		nr = min(left, ARRAY_SIZE(pages));
+		for (i = 0; i < nr; i++)
+			pages[i] = page++;
+		wipe(pages, nr);
 	}
 }
 
@@ -481,7 +542,7 @@ static int attach_pages(struct unmapped_block *new, struct page *page,
 	for (o = take_order; o < order; o++)
 		block_put(b, offset + (1U << o), o);
 	node_relink(un, b);
-	node_account(un, b, (1 << order) - (1 << take_order), 1 << take_order);
+	node_account(un, (1 << order) - (1 << take_order), 1 << take_order);
 	spin_unlock_irqrestore(&un->lock, flags);
 
 	if (b != new)
@@ -579,27 +640,45 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid)
 
 /* Wiping and merging */
 
-static void free_wiped(struct page *page, unsigned int order)
+static void free_unlock(struct unmapped_node *un, int nr, unsigned long flags)
 {
-	struct unmapped_node *un = page_node(page);
-	unsigned long pfn = page_to_pfn(page);
-	struct unmapped_block *b;
-	unsigned long flags;
 	bool kick;
 
-	spin_lock_irqsave(&un->lock, flags);
-	b = xa_load(&unmapped_blocks, block_key(pfn));
-	block_put(b, pfn % BLOCK_PAGES, order);
-	b->freed_at = jiffies;
-	node_account(un, b, 1 << order, -(1 << order));
-	node_relink(un, b);
-	kick = b->split || (block_is_idle(b) && un->nr_idle > node_reserve(un));
+	node_account(un, nr, -nr);
+	kick = un->orders[FILL_SPLIT] || un->nr_idle > node_reserve(un);
 	spin_unlock_irqrestore(&un->lock, flags);
-
-	trace_unmapped_alloc_free(pfn, order, page_to_nid(page));
 
 	if (kick && !delayed_work_pending(&un->return_work))
 		queue_delayed_work(system_dfl_wq, &un->return_work, IDLE_DELAY);
+}
+
+/* Put wiped chunks of one order back */
+static void free_wiped(struct page **pages, unsigned int nr, unsigned int order)
+{
+	struct unmapped_block *b = NULL;
+	struct unmapped_node *un = NULL;
+	unsigned int i, first = 0;
+	unsigned long flags;
+
+	for (i = 0; i < nr; i++) {
+		unsigned long pfn = page_to_pfn(pages[i]);
+
+		if (page_node(pages[i]) != un) {
+			if (un)
+				free_unlock(un, (i - first) << order, flags);
+			first = i;
+			un = page_node(pages[i]);
+			spin_lock_irqsave(&un->lock, flags);
+		}
+		if (!b || b->pfn != ALIGN_DOWN(pfn, BLOCK_PAGES))
+			b = xa_load(&unmapped_blocks, block_key(pfn));
+
+		block_put(b, pfn % BLOCK_PAGES, order);
+		b->freed_at = jiffies;
+		node_relink(un, b);
+		trace_unmapped_alloc_free(pfn, order, un->nid);
+	}
+	free_unlock(un, (nr - first) << order, flags);
 }
 
 /**
@@ -646,8 +725,8 @@ void unmapped_free(struct page *page, unsigned int order, bool nolock)
 
 	/* One page at most is wiped with interrupts off */
 	if (likely(!nolock && (!order || !irqs_disabled()))) {
-		wipe(page, order);
-		free_wiped(page, order);
+		wipe_chunk(page, order);
+		free_wiped(&page, 1, order);
 		return;
 	}
 
@@ -660,6 +739,26 @@ void unmapped_free(struct page *page, unsigned int order, bool nolock)
 		queue_work(system_dfl_wq, &un->deferred_work);
 }
 
+/**
+ * unmapped_free_folios - take back single pages
+ * @folios: folios of order 0 that came from the cache; free_pages_prepare() has
+ *	been called for them
+ * @nr: their number, at most FOLIO_BATCH_SIZE
+ *
+ * Context: Any but NMI.
+ */
+void unmapped_free_folios(struct folio **folios, unsigned int nr)
+{
+	struct page *pages[WIPE_BATCH];
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		pages[i] = &folios[i]->page;
+
+	wipe(pages, nr);
+	free_wiped(pages, nr, 0);
+}
+
 static void wipe_deferred(struct unmapped_node *un)
 {
 	struct llist_node *list = llist_del_all(&un->deferred);
@@ -669,8 +768,8 @@ static void wipe_deferred(struct unmapped_node *un)
 		unsigned int order = page_private(page);
 
 		set_page_private(page, 0);
-		wipe(page, order);
-		free_wiped(page, order);
+		wipe_chunk(page, order);
+		free_wiped(&page, 1, order);
 		cond_resched();
 	}
 }
@@ -702,7 +801,7 @@ static struct page *take_cached(int nid, unsigned int order)
 	if (b) {
 		page = pfn_to_page(b->pfn + block_take(b, order));
 		node_relink(un, b);
-		node_account(un, b, -(1 << order), 1 << order);
+		node_account(un, -(1 << order), 1 << order);
 	}
 	spin_unlock_irqrestore(&un->lock, flags);
 
@@ -870,7 +969,7 @@ static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 	bitmap_clear(b->owned, offset, 1U << *order);
 	b->nr_owned -= 1U << *order;
 	node_relink(un, b);
-	node_account(un, b, -(1 << *order), 0);
+	node_account(un, -(1 << *order), 0);
 
 	if (!b->nr_owned) {
 		clear_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
@@ -1093,38 +1192,42 @@ bool unmapped_alloc_enabled(void)
 
 static int __init init_window_pte(pte_t *pte, unsigned long addr, void *data)
 {
-	unsigned long first = *(unsigned long *)data;
-	unsigned int nr = (addr - first) / PAGE_SIZE;
-	unsigned int cpu;
+	struct unmapped_window *w = data;
 
-	for_each_possible_cpu(cpu) {
-		if (nr--)
-			continue;
-		per_cpu(unmapped_window, cpu).addr = (void *)addr;
-		per_cpu(unmapped_window, cpu).pte = pte;
-		break;
-	}
+	if (addr == (unsigned long)w->addr)
+		w->ptes = pte;
 
 	return 0;
 }
 
 /*
- * One page for each CPU. VM_SPARSE keeps those who read the vmalloc area from
- * following its page tables.
+ * Each CPU's window is aligned to its size, so that its PTEs lie in one page
+ * table. VM_SPARSE keeps those who read the vmalloc area from following them.
  */
 static int __init init_windows(void)
 {
-	unsigned long size = num_possible_cpus() * PAGE_SIZE;
-	struct vm_struct *area = get_vm_area(size, VM_SPARSE);
+	unsigned long size = WINDOW_PAGES * PAGE_SIZE;
+	struct vm_struct *area;
 	unsigned long addr;
+	unsigned int cpu;
 
+	BUILD_BUG_ON(PTRS_PER_PTE % WINDOW_PAGES);
+
+	area = get_vm_area((num_possible_cpus() + 1) * size, VM_SPARSE);
 	if (!area)
 		return -ENOMEM;
 
-	addr = (unsigned long)area->addr;
-	if (apply_to_page_range(&init_mm, addr, size, init_window_pte, &addr)) {
-		free_vm_area(area);
-		return -ENOMEM;
+	addr = ALIGN((unsigned long)area->addr, size);
+	for_each_possible_cpu(cpu) {
+		struct unmapped_window *w = per_cpu_ptr(&unmapped_window, cpu);
+
+		w->addr = (void *)addr;
+		if (apply_to_page_range(&init_mm, addr, size, init_window_pte,
+					w)) {
+			free_vm_area(area);
+			return -ENOMEM;
+		}
+		addr += size;
 	}
 
 	return 0;
@@ -1140,6 +1243,7 @@ static struct unmapped_node *__init alloc_node(int nid)
 	if (!un)
 		return NULL;
 
+	un->nid = nid;
 	spin_lock_init(&un->lock);
 	for (fill = 0; fill < NR_FILLS; fill++)
 		for (order = 0; order < NR_ORDERS; order++)

@@ -14,6 +14,11 @@
 /* The largest order there is: a block of 2 MiB, mapped by one PMD */
 #define UNMAPPED_MAX_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
+/* For the page allocator only, which does not call them without the cache */
+unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr);
+void unmapped_free(struct page *page, unsigned int order, bool nolock);
+void unmapped_free_folios(struct folio **folios, unsigned int nr);
+
 #ifdef CONFIG_UNMAPPED_ALLOC
 
 bool unmapped_alloc_enabled(void);
@@ -26,10 +31,6 @@ void *unmapped_page_map(struct page *page, unsigned long *irqflags);
 void unmapped_page_unmap(void *addr, unsigned long irqflags);
 
 unsigned long unmapped_alloc_drain(int nid);
-
-/* For the page allocator only */
-unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr);
-void unmapped_free(struct page *page, unsigned int order, bool nolock);
 
 /**
  * is_unmapped_page - is this one of unmapped_alloc's pages?
