@@ -34,7 +34,7 @@ lock() {
 }
 
 # progress WHAT LOG HOWFAR COMMAND...: run COMMAND with its output in LOG; meanwhile say what runs, how far it is (the
-# output of the shell code HOWFAR) and how long it took. On failure show the log's end.
+# output of the shell code HOWFAR) and how long it took. On failure show the compiler's first errors, or else the log's end.
 progress() {
 	local what=$1 log=$2 howfar=$3 pid t0=$SECONDS rc=0 next=0 every=10 eol=$'\n'
 	shift 3
@@ -55,7 +55,7 @@ progress() {
 		printf '%s: done, %d s%s\n' "$what" $((SECONDS - t0)) "${eol%$'\n'}" >&2
 	else
 		printf '\n' >&2
-		tail -n 15 "$log" >&2
+		grep -m 3 -A 3 -E '([0-9]: |fatal )error: |undefined reference' "$log" >&2 || tail -n 10 "$log" >&2
 		die "$what failed: the whole log is $log"
 	fi
 }
