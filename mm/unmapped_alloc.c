@@ -22,8 +22,9 @@
  *
  * Locking: unmapped_node.lock protects all of a node's blocks. It is taken in
  * any context but NMI and nests in nothing; the lock of unmapped_blocks nests
- * in it, nothing else does. CPA, the page allocator and the slab allocator are
- * called without it. Lookups in unmapped_blocks are under RCU.
+ * in it, nothing else does. CPA and the page allocator are called without it.
+ * Lookups in unmapped_blocks are under RCU. unmapped_node.return_mutex is held
+ * while chunks of split blocks are returned, outside of the lock.
  */
 #define pr_fmt(fmt) "unmapped_alloc: " fmt
 
@@ -40,12 +41,15 @@
 #include <linux/memory_hotplug.h>
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
+#include <linux/mutex.h>
+#include <linux/page-isolation.h>
 #include <linux/percpu.h>
 #include <linux/sched/mm.h>
 #include <linux/set_memory.h>
 #include <linux/shrinker.h>
 #include <linux/slab.h>
 #include <linux/suspend.h>
+#include <linux/swap.h>
 #include <linux/unmapped_alloc.h>
 #include <linux/vmalloc.h>
 #include <linux/vmstat.h>
@@ -84,6 +88,7 @@
  * @rcu: frees the block
  * @pfn: of the first page of the pageblock
  * @freed_at: jiffies when a page was freed last
+ * @nid: the node; a pageblock that spans nodes serves the one that came first
  * @nr_owned: number of bits set in @owned
  * @nr_free: number of owned pages that are not handed out
  * @nr_chunks: number of free chunks by order
@@ -102,6 +107,7 @@ struct unmapped_block {
 	struct rcu_head		rcu;
 	unsigned long		pfn;
 	unsigned long		freed_at;
+	int			nid;
 	u16			nr_owned;
 	u16			nr_free;
 	u16			nr_chunks[NR_ORDERS];
@@ -124,6 +130,7 @@ struct unmapped_block {
  * @nr_idle: blocks that are wholly free
  * @deferred: chunks freed where they could not be wiped, order in page->private
  * @detached: blocks that were returned and are not collapsed yet
+ * @return_mutex: whoever returns chunks of a split block does so alone
  * @return_work: returns idle blocks
  * @deferred_work: wipes @deferred
  * @deferred_irq_work: starts @deferred_work, from contexts that cannot
@@ -139,6 +146,7 @@ struct unmapped_node {
 
 	struct llist_head	deferred;
 	struct llist_head	detached;
+	struct mutex		return_mutex;
 	struct delayed_work	return_work;
 	struct work_struct	deferred_work;
 	struct irq_work		deferred_irq_work;
@@ -146,10 +154,11 @@ struct unmapped_node {
 
 /*
  * A hole in the vmalloc area, for access to absent pages. Its first page is for
- * unmapped_page_map(), the others are for wiping: as many as a folio batch has.
+ * unmapped_page_map(), the others are for wiping. Interrupts are off while they
+ * are cleared: 15 pages take some 2 us, which is less than the page allocator
+ * may spend in free_pcppages_bulk().
  */
-#define WIPE_BATCH	FOLIO_BATCH_SIZE
-#define WINDOW_PAGES	(1 + WIPE_BATCH)
+#define WIPE_BATCH	(UNMAPPED_WINDOW_PAGES - 1)
 
 struct unmapped_window {
 	void	*addr;
@@ -312,9 +321,16 @@ static struct unmapped_block *node_find(struct unmapped_node *un,
 	return NULL;
 }
 
+/* Have the range of a block that is no more mapped by large pages again */
+static void node_detach(struct unmapped_node *un, struct unmapped_block *b)
+{
+	llist_add(&b->detached, &un->detached);
+	mod_delayed_work(system_dfl_wq, &un->return_work, 0);
+}
+
 static unsigned int node_reserve(const struct unmapped_node *un)
 {
-	return un->nr_used ? 1 : 0;
+	return READ_ONCE(un->nr_used) ? 1 : 0;
 }
 
 /* Direct map. Nothing else in this file changes it. */
@@ -371,7 +387,7 @@ static void window_clear(struct unmapped_window *w, unsigned int i)
  *
  * Other CPUs have no use for the returned address, and no TLB but this CPU's
  * gets to know it. Interrupts are off until unmapped_page_unmap(): work on one
- * page, then unmap it. Does not nest.
+ * page, then unmap it. Does not nest. Pages may be freed meanwhile.
  *
  * Context: Any but NMI.
  * Return: address of a writable mapping of the whole page, never NULL.
@@ -401,51 +417,40 @@ void unmapped_page_unmap(void *addr, unsigned long irqflags)
 
 	VM_WARN_ON_ONCE(addr != w->addr);
 	window_clear(w, 0);
-	flush_tlb_one_kernel((unsigned long)addr);
+	flush_tlb_one_user((unsigned long)addr);
 	local_irq_restore(irqflags);
 }
 
-static void wipe_one(struct page *page)
-{
-	unsigned long irqflags;
-	void *addr = unmapped_page_map(page, &irqflags);
-
-	clear_page(addr);
-	unmapped_page_unmap(addr, irqflags);
-}
-
 /*
- * In a task, at once and with interrupts on: what they free is wiped through the
- * window's first page. One CR3 write instead of INVLPG for each page is cheaper
- * where memory is freed in bulk. It invalidates all there is, as the window's
- * PTEs are not global, and only this CPU's current address space has seen them.
+ * The window's PTEs are not global, and interrupts are off, so that no address
+ * space but the current one has seen them. One CR3 write is cheaper than INVLPG
+ * for each page where memory is freed in bulk.
  */
 static void wipe_batch(struct page **pages, unsigned int nr)
 {
 	struct unmapped_window *w;
 	unsigned int i;
 
-	guard(preempt)();
+	guard(irqsave)();
 	w = this_cpu_ptr(&unmapped_window);
 	for (i = 0; i < nr; i++)
 		window_set(w, 1 + i, pages[i]);
 	clear_pages(w->addr + PAGE_SIZE, nr);
 	for (i = 0; i < nr; i++)
 		window_clear(w, 1 + i);
-	flush_tlb_local();
+
+	if (nr == 1)
+		flush_tlb_one_user((unsigned long)w->addr + PAGE_SIZE);
+	else
+		flush_tlb_local();
 }
 
 static void wipe(struct page **pages, unsigned int nr)
 {
 	unsigned int i;
 
-	if (nr > 1 && in_task() && !irqs_disabled()) {
-		wipe_batch(pages, nr);
-		return;
-	}
-
-	for (i = 0; i < nr; i++)
-		wipe_one(pages[i]);
+	for (i = 0; i < nr; i += WIPE_BATCH)
+		wipe_batch(pages + i, min(nr - i, WIPE_BATCH));
 }
 
 static void wipe_chunk(struct page *page, unsigned int order)
@@ -454,10 +459,10 @@ static void wipe_chunk(struct page *page, unsigned int order)
 	unsigned int i, nr, left;
 
 	for (left = 1U << order; left; left -= nr) {
-		nr = min(left, ARRAY_SIZE(pages));
+		nr = min(left, WIPE_BATCH);
 		for (i = 0; i < nr; i++)
 			pages[i] = page++;
-		wipe(pages, nr);
+		wipe_batch(pages, nr);
 	}
 }
 
@@ -466,7 +471,7 @@ static void wipe_chunk(struct page *page, unsigned int order)
 /* Undo what prepare_pages() has done to the pages, and free them */
 static void release_pages_present(struct page *page, unsigned int order)
 {
-	prep_unmapped_page(page, order, GFP_KERNEL);
+	unprep_unmapped_page(page, order);
 	free_frozen_pages(page, order);
 }
 
@@ -497,6 +502,7 @@ unmapped_new_block(unsigned long pfn, unsigned int order, gfp_t gfp)
 		return NULL;
 
 	b->pfn = ALIGN_DOWN(pfn, BLOCK_PAGES);
+	b->nid = pfn_to_nid(pfn);
 	b->split = order < UNMAPPED_MAX_ORDER;
 	INIT_LIST_HEAD(&b->list);
 
@@ -516,22 +522,25 @@ static int attach_pages(struct unmapped_block *new, struct page *page,
 	unsigned int offset = pfn % BLOCK_PAGES;
 	struct unmapped_block *b;
 	unsigned long flags;
+	int err = -EBUSY;
 	unsigned int o;
 
 	spin_lock_irqsave(&un->lock, flags);
-	b = xa_load(&unmapped_blocks, key);
-	if (!b) {
-		int err;
+	/* Set before the node is drained, so what they are about stays empty */
+	if (READ_ONCE(unmapped_suspended) || is_migrate_isolate_page(page))
+		goto err_unlock;
 
+	b = xa_load(&unmapped_blocks, key);
+	if (b && b->nid != un->nid)
+		goto err_unlock;
+	if (!b) {
 		b = new;
-		/* Reserved by our caller, so that nothing is allocated here */
+		/* Allocates only if our caller's reservation was lost to a race */
 		xa_lock(&unmapped_blocks);
 		err = xa_err(__xa_store(&unmapped_blocks, key, b, GFP_NOWAIT));
 		xa_unlock(&unmapped_blocks);
-		if (err) {
-			spin_unlock_irqrestore(&un->lock, flags);
-			return err;
-		}
+		if (err)
+			goto err_unlock;
 		set_pfnblock_bit(page, pfn, PB_unmapped);
 	}
 
@@ -549,6 +558,10 @@ static int attach_pages(struct unmapped_block *new, struct page *page,
 		kfree(new);
 
 	return 0;
+
+err_unlock:
+	spin_unlock_irqrestore(&un->lock, flags);
+	return err;
 }
 
 /*
@@ -560,6 +573,8 @@ static bool cache_pages(struct page *page, unsigned int order,
 {
 	unsigned long pfn = page_to_pfn(page);
 	struct unmapped_block *b;
+	unsigned int scope;
+	int err;
 
 	if (!prepare_pages(page, order))
 		return false;
@@ -572,7 +587,11 @@ static bool cache_pages(struct page *page, unsigned int order,
 	if (xa_reserve_irq(&unmapped_blocks, block_key(pfn), gfp))
 		goto err_free;
 
-	if (make_absent(page, order))
+	/* Page tables may be needed, CPA asks for them with GFP_KERNEL */
+	scope = memalloc_apply_gfp_scope(gfp);
+	err = make_absent(page, order);
+	memalloc_restore_scope(scope);
+	if (err)
 		goto err_release;
 
 	if (attach_pages(b, page, order, take_order))
@@ -585,6 +604,10 @@ err_absent:
 	make_present(page, order);
 err_release:
 	xa_cmpxchg_irq(&unmapped_blocks, block_key(pfn), XA_ZERO_ENTRY, NULL, 0);
+	release_pages_present(page, order);
+	/* A large page may have been split in vain */
+	node_detach(page_node(page), b);
+	return false;
 err_free:
 	kfree(b);
 err_present:
@@ -633,7 +656,8 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid)
 	page = unmapped_get_pages(gfp, order, nid);
 	if (!page || !cache_pages(page, order, order, gfp))
 		return NULL;
-	count_vm_event(DIRECT_UNMAPPED_FALLBACK);
+	count_vm_event(order == UNMAPPED_MAX_ORDER ? DIRECT_UNMAPPED_REFILL :
+						     DIRECT_UNMAPPED_FALLBACK);
 
 	return page;
 }
@@ -749,7 +773,7 @@ void unmapped_free(struct page *page, unsigned int order, bool nolock)
  */
 void unmapped_free_folios(struct folio **folios, unsigned int nr)
 {
-	struct page *pages[WIPE_BATCH];
+	struct page *pages[FOLIO_BATCH_SIZE];
 	unsigned int i;
 
 	for (i = 0; i < nr; i++)
@@ -787,23 +811,38 @@ static void deferred_irq_work_fn(struct irq_work *work)
 	queue_work(system_dfl_wq, &un->deferred_work);
 }
 
+/*
+ * memory_failure() cannot take free pages out of the cache. They are not handed
+ * on, neither to a user nor, present, to the page allocator.
+ */
+static bool chunk_poisoned(const struct page *page, unsigned int order)
+{
+	unsigned int i;
+
+	for (i = 0; i < 1U << order; i++)
+		if (unlikely(PageHWPoison(page + i)))
+			return true;
+
+	return false;
+}
+
 /* Allocation */
 
 static struct page *take_cached(int nid, unsigned int order)
 {
 	struct unmapped_node *un = unmapped_nodes[nid];
-	struct page *page = NULL;
 	struct unmapped_block *b;
-	unsigned long flags;
+	struct page *page;
 
-	spin_lock_irqsave(&un->lock, flags);
-	b = node_find(un, order);
-	if (b) {
+	guard(spinlock_irqsave)(&un->lock);
+	do {
+		b = node_find(un, order);
+		if (!b)
+			return NULL;
 		page = pfn_to_page(b->pfn + block_take(b, order));
 		node_relink(un, b);
 		node_account(un, -(1 << order), 1 << order);
-	}
-	spin_unlock_irqrestore(&un->lock, flags);
+	} while (chunk_poisoned(page, order));
 
 	return page;
 }
@@ -882,7 +921,7 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 		page = take_remote(gfp, order, nid, use_policy);
 	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
 		page = refill(gfp, order, any_nid);
-	if (!page)
+	if (!page && !unmapped_alloc_suspended())
 		page = fallback(gfp, order, any_nid);
 
 	return page;
@@ -913,7 +952,7 @@ struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid)
 	struct page *page = NULL;
 	bool hit;
 
-	if (!unmapped_alloc_enabled() || READ_ONCE(unmapped_suspended) ||
+	if (!unmapped_alloc_enabled() || unmapped_alloc_suspended() ||
 	    order > UNMAPPED_MAX_ORDER || (gfp & (__GFP_DMA | __GFP_DMA32)))
 		return NULL;
 
@@ -946,22 +985,37 @@ struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid)
 
 /* Return: from the cache to the page allocator */
 
+static struct unmapped_block *node_find_unused(struct unmapped_node *un,
+					       unsigned int fill,
+					       unsigned long before)
+{
+	unsigned long orders = un->orders[fill];
+	struct unmapped_block *b;
+	unsigned int order;
+
+	for_each_set_bit(order, &orders, NR_ORDERS) {
+		b = list_last_entry(&un->blocks[fill][order],
+				    struct unmapped_block, list);
+		if (!time_after(b->freed_at, before))
+			return b;
+	}
+
+	return NULL;
+}
+
 /*
- * Take the free chunk that was unused for the longest time out of the cache, of
- * an idle block or of a split one. Leaves alone what was freed after @before.
+ * Take a free chunk out of the cache, of an idle block or of a split one, that
+ * was not freed after @before. If it is the block's last, the block is @gone.
  */
 static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
-				unsigned long before, unsigned int *order)
+				unsigned long before, unsigned int *order,
+				struct unmapped_block **gone)
 {
 	struct unmapped_block *b;
 	unsigned int offset;
 
-	if (!un->orders[fill])
-		return NULL;
-
-	b = list_last_entry(&un->blocks[fill][__fls(un->orders[fill])],
-			    struct unmapped_block, list);
-	if (time_after(b->freed_at, before))
+	b = node_find_unused(un, fill, before);
+	if (!b)
 		return NULL;
 
 	*order = b->top;
@@ -976,7 +1030,7 @@ static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 		xa_lock(&unmapped_blocks);
 		__xa_erase(&unmapped_blocks, block_key(b->pfn));
 		xa_unlock(&unmapped_blocks);
-		llist_add(&b->detached, &un->detached);
+		*gone = b;
 	}
 
 	return pfn_to_page(b->pfn + offset);
@@ -986,29 +1040,53 @@ static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 static unsigned int return_one(struct unmapped_node *un, unsigned int fill,
 			       unsigned long before)
 {
+	struct unmapped_block *gone = NULL;
 	unsigned int order;
 	unsigned long flags;
 	struct page *page;
 
 	spin_lock_irqsave(&un->lock, flags);
-	page = node_remove(un, fill, before, &order);
+	page = node_remove(un, fill, before, &order, &gone);
 	spin_unlock_irqrestore(&un->lock, flags);
 	if (!page)
 		return 0;
 
-	/* Never seen: better lose the pages than hand them on absent */
-	if (WARN_ON_ONCE(make_present(page, order)))
+	/* Better lose the pages than hand them on absent, or broken */
+	if (chunk_poisoned(page, order) ||
+	    WARN_ON_ONCE(make_present(page, order))) {
+		kfree_rcu(gone, rcu);
 		return 1U << order;
+	}
 
-	trace_unmapped_alloc_return(page_to_pfn(page), order, page_to_nid(page));
+	trace_unmapped_alloc_return(page_to_pfn(page), order, un->nid);
 	if (fill == FILL_IDLE)
 		count_vm_event(DIRECT_UNMAPPED_RETURN);
 	release_pages_present(page, order);
+	if (gone)
+		node_detach(un, gone);
 
 	return 1U << order;
 }
 
-/* Map by large pages again what was returned. Not in reclaim. */
+/* The chunks of a block are all present before the last one detaches it */
+static unsigned long return_split(struct unmapped_node *un,
+				  unsigned long before)
+{
+	unsigned long nr, total = 0;
+
+	guard(mutex)(&un->return_mutex);
+	while ((nr = return_one(un, FILL_SPLIT, before))) {
+		total += nr;
+		cond_resched();
+	}
+
+	return total;
+}
+
+/*
+ * Map by large pages again what was returned. Not in reclaim: others hold the
+ * mmap_lock of init_mm while they allocate.
+ */
 static void collapse_detached(struct unmapped_node *un)
 {
 	struct llist_node *list = llist_del_all(&un->detached);
@@ -1030,15 +1108,21 @@ static void return_work_fn(struct work_struct *work)
 	struct unmapped_node *un = container_of(to_delayed_work(work),
 						struct unmapped_node, return_work);
 	unsigned long before = jiffies - IDLE_DELAY;
+	unsigned long nr_used = READ_ONCE(un->nr_used);
+
+	/*
+	 * What looks used may be folios that were freed while other CPUs' LRU
+	 * batches held them, and would do so for ever on idle CPUs.
+	 */
+	if (nr_used && nr_used <= num_online_cpus() * FOLIO_BATCH_SIZE)
+		lru_add_drain_all();
 
 	wipe_deferred(un);
 
 	while (READ_ONCE(un->nr_idle) > node_reserve(un) &&
 	       return_one(un, FILL_IDLE, before))
 		cond_resched();
-	while (return_one(un, FILL_SPLIT, before))
-		cond_resched();
-
+	return_split(un, before);
 	collapse_detached(un);
 
 	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
@@ -1050,17 +1134,14 @@ static unsigned long return_all(struct unmapped_node *un)
 {
 	unsigned long nr, total = 0;
 
+	flush_work(&un->deferred_work);
 	wipe_deferred(un);
-	do {
-		nr = return_one(un, FILL_IDLE, jiffies);
-		nr += return_one(un, FILL_SPLIT, jiffies);
+	while ((nr = return_one(un, FILL_IDLE, jiffies))) {
 		total += nr;
 		cond_resched();
-	} while (nr);
+	}
 
-	mod_delayed_work(system_dfl_wq, &un->return_work, 0);
-
-	return total;
+	return total + return_split(un, jiffies);
 }
 
 /**
@@ -1080,8 +1161,9 @@ unsigned long unmapped_alloc_drain(int nid)
 	if (!unmapped_alloc_enabled())
 		return 0;
 
-	flush_work(&un->deferred_work);
+	lru_add_drain_all();
 	nr = return_all(un);
+	mod_delayed_work(system_dfl_wq, &un->return_work, 0);
 	flush_delayed_work(&un->return_work);
 
 	return nr;
@@ -1108,8 +1190,8 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 		freed += nr;
 	}
 
-	/* For what cannot be done here: page tables of split and of 1 GiB ranges */
-	if (freed || READ_ONCE(un->orders[FILL_SPLIT]))
+	/* What cannot be done here, as it takes a mutex */
+	if (READ_ONCE(un->orders[FILL_SPLIT]))
 		mod_delayed_work(system_dfl_wq, &un->return_work, 0);
 
 	return freed ?: SHRINK_STOP;
@@ -1190,6 +1272,18 @@ bool unmapped_alloc_enabled(void)
 	return unmapped_enabled;
 }
 
+/**
+ * unmapped_alloc_suspended - is the cache closed while the system hibernates?
+ *
+ * Context: Any.
+ * Return: true from the notice that the system is about to hibernate until it
+ * is over. unmapped_pages_alloc() returns NULL then.
+ */
+bool unmapped_alloc_suspended(void)
+{
+	return READ_ONCE(unmapped_suspended);
+}
+
 static int __init init_window_pte(pte_t *pte, unsigned long addr, void *data)
 {
 	struct unmapped_window *w = data;
@@ -1206,12 +1300,12 @@ static int __init init_window_pte(pte_t *pte, unsigned long addr, void *data)
  */
 static int __init init_windows(void)
 {
-	unsigned long size = WINDOW_PAGES * PAGE_SIZE;
+	unsigned long size = UNMAPPED_WINDOW_PAGES * PAGE_SIZE;
 	struct vm_struct *area;
 	unsigned long addr;
 	unsigned int cpu;
 
-	BUILD_BUG_ON(PTRS_PER_PTE % WINDOW_PAGES);
+	BUILD_BUG_ON(PTRS_PER_PTE % UNMAPPED_WINDOW_PAGES);
 
 	area = get_vm_area((num_possible_cpus() + 1) * size, VM_SPARSE);
 	if (!area)
@@ -1250,6 +1344,7 @@ static struct unmapped_node *__init alloc_node(int nid)
 			INIT_LIST_HEAD(&un->blocks[fill][order]);
 	init_llist_head(&un->deferred);
 	init_llist_head(&un->detached);
+	mutex_init(&un->return_mutex);
 	INIT_DELAYED_WORK(&un->return_work, return_work_fn);
 	INIT_WORK(&un->deferred_work, deferred_work_fn);
 	/* Lazy: freeing pages sends no interrupt, not even to this CPU */
@@ -1299,8 +1394,10 @@ static int __init unmapped_alloc_init(void)
 	return 0;
 
 off_free:
-	for_each_node(nid)
+	for_each_node(nid) {
 		kfree(unmapped_nodes[nid]);
+		unmapped_nodes[nid] = NULL;
+	}
 off:
 	pr_info("off: %s\n", why);
 	return 0;

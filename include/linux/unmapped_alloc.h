@@ -14,6 +14,9 @@
 /* The largest order there is: a block of 2 MiB, mapped by one PMD */
 #define UNMAPPED_MAX_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
+/* Each CPU's window on absent pages */
+#define UNMAPPED_WINDOW_PAGES	16
+
 /* For the page allocator only, which does not call them without the cache */
 unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr);
 void unmapped_free(struct page *page, unsigned int order, bool nolock);
@@ -22,6 +25,7 @@ void unmapped_free_folios(struct folio **folios, unsigned int nr);
 #ifdef CONFIG_UNMAPPED_ALLOC
 
 bool unmapped_alloc_enabled(void);
+bool unmapped_alloc_suspended(void);
 
 struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid);
 #define unmapped_pages_alloc(...) \
@@ -63,6 +67,11 @@ void unmapped_alloc_flush_deferred(int nid);
 #else /* !CONFIG_UNMAPPED_ALLOC */
 
 static inline bool unmapped_alloc_enabled(void)
+{
+	return false;
+}
+
+static inline bool unmapped_alloc_suspended(void)
 {
 	return false;
 }

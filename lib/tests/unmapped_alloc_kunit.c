@@ -1,0 +1,2492 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * KUnit tests of the cache of pages that are absent from the direct map
+ *
+ * They hold mm/unmapped_alloc.c to what it promises: pages are absent on every
+ * CPU from the first moment (r1), zero (r2), never present when something
+ * fails (r3); the direct map is whole again afterwards (r4); hits and frees
+ * flush nothing (r5); pages of others are not touched (r6), nor are whole
+ * blocks split (r7). All orders come back through all the ways to free pages,
+ * from all contexts. A random run is compared with a model, tasks on all CPUs
+ * run against each other.
+ *
+ * Steps of a refill are made to fail, or pages chosen, by static stubs. A test
+ * frees what it took even if it fails, and all end with the same checks: no
+ * page is left behind, and all that is counted twice is equal.
+ */
+#include <kunit/static_stub.h>
+#include <kunit/test.h>
+#include <kunit/test-bug.h>
+#include <linux/cgroup.h>
+#include <linux/completion.h>
+#include <linux/file.h>
+#include <linux/folio_batch.h>
+#include <linux/hash.h>
+#include <linux/iopoll.h>
+#include <linux/irq_work.h>
+#include <linux/kthread.h>
+#include <linux/memcontrol.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/mount.h>
+#include <linux/namei.h>
+#include <linux/prandom.h>
+#include <linux/proc_fs.h>
+#include <linux/random.h>
+#include <linux/seq_file.h>
+#include <linux/set_memory.h>
+#include <linux/slab.h>
+#include <linux/smp.h>
+#include <linux/uaccess.h>
+#include <linux/unmapped_alloc.h>
+#include <linux/vmalloc.h>
+#include <linux/vmstat.h>
+#include <linux/workqueue.h>
+#include <linux/xarray.h>
+
+#include <asm/tlbflush.h>
+
+#define BLOCK_PAGES	((unsigned int)(PMD_SIZE / PAGE_SIZE))
+
+/* What others may allocate meanwhile: page tables, slabs */
+#define FREE_SLACK	1024
+
+#define NR_RECORDS	16
+
+static unsigned int seed;
+module_param(seed, uint, 0444);
+MODULE_PARM_DESC(seed, "of the random tests, 0: choose one");
+
+/**
+ * struct mapping - how a page is mapped by the direct map
+ * @page: first page of what was asked for
+ * @level: of the page table entry
+ * @flags: of the page table entry
+ */
+struct mapping {
+	struct page	*page;
+	unsigned int	level;
+	pteval_t	flags;
+};
+
+/**
+ * struct unmapped_test - state of one test
+ * @test: the test
+ * @nid: memory node that it uses
+ * @held: chunks to be freed at the end, order by pfn of the first page
+ * @rnd: random numbers
+ * @used: pages in use when the test began
+ * @reclaimable: NR_KERNEL_MISC_RECLAIMABLE when the test began
+ * @events: buffer for vm events
+ * @text: buffer for the direct map's part of meminfo
+ * @offer: what unmapped_get_pages() is to return next
+ * @offer_order: order of @offer
+ * @before: mappings of pages before they were made absent
+ * @nr_before: number of @before
+ * @nr_set_valid: number of changes of the direct map
+ */
+struct unmapped_test {
+	struct kunit	*test;
+	int		nid;
+	struct xarray	held;
+	struct rnd_state rnd;
+	long		used;
+	long		reclaimable;
+	unsigned long	events[NR_VM_EVENT_ITEMS];
+	char		text[256];
+
+	struct page	*offer;
+	unsigned int	offer_order;
+	struct mapping	before[NR_RECORDS];
+	unsigned int	nr_before;
+	unsigned int	nr_set_valid;
+};
+
+/* Counters */
+
+/* Exact while nothing changes, unlike node_page_state() */
+static long node_stat(int nid, enum node_stat_item item)
+{
+	pg_data_t *pgdat = NODE_DATA(nid);
+	long nr = atomic_long_read(&pgdat->vm_stat[item]);
+	int cpu;
+
+	for_each_online_cpu(cpu)
+		nr += per_cpu_ptr(pgdat->per_cpu_nodestats, cpu)->vm_node_stat_diff[item];
+
+	return nr;
+}
+
+static long nr_used(struct unmapped_test *ut)
+{
+	return node_stat(ut->nid, NR_DIRECT_UNMAPPED_USED) - ut->used;
+}
+
+static long nr_cached(struct unmapped_test *ut)
+{
+	return node_stat(ut->nid, NR_DIRECT_UNMAPPED_FREE);
+}
+
+static unsigned long event(struct unmapped_test *ut, enum vm_event_item item)
+{
+	all_vm_events(ut->events);
+
+	return ut->events[item];
+}
+
+/* 0, or -ETIMEDOUT after a time that is long for a slow, busy machine */
+static int wait_for_cached(struct unmapped_test *ut, long nr)
+{
+	long cached;
+
+	return read_poll_timeout(nr_cached, cached, cached == nr, 20 * USEC_PER_MSEC,
+				 60 * USEC_PER_SEC, false, ut);
+}
+
+/* Presence */
+
+static bool page_present(const struct page *page)
+{
+	u8 byte;
+
+	return !copy_from_kernel_nofault(&byte, page_address(page), sizeof(byte));
+}
+
+static unsigned int nr_present(const struct page *page, unsigned int nr)
+{
+	unsigned int i, present = 0;
+
+	for (i = 0; i < nr; i++)
+		present += page_present(page + i);
+
+	return present;
+}
+
+struct probe {
+	union {
+		const struct page	*page;
+		void			*addr;
+	};
+	unsigned int			nr;
+	atomic_t			present;
+};
+
+static void probe_on_this_cpu(void *info)
+{
+	struct probe *probe = info;
+
+	atomic_add(nr_present(probe->page, probe->nr), &probe->present);
+}
+
+/* The sum of all CPUs */
+static unsigned int nr_present_on_cpus(const struct page *page, unsigned int nr)
+{
+	struct probe probe = { .page = page, .nr = nr };
+
+	on_each_cpu(probe_on_this_cpu, &probe, 1);
+
+	return atomic_read(&probe.present);
+}
+
+static struct mapping mapping_of(struct page *page)
+{
+	struct mapping map = { .page = page };
+	pte_t *pte = lookup_address((unsigned long)page_address(page), &map.level);
+
+	map.flags = pte ? pte_flags(*pte) : 0;
+
+	return map;
+}
+
+/*
+ * How much is mapped by pages of each size, in kB. The vm events say more, but
+ * only once the system is up.
+ */
+struct direct_map {
+	unsigned long size_4k, size_2m, size_1g;
+};
+
+static struct direct_map read_direct_map(struct unmapped_test *ut)
+{
+	struct seq_file m = { .buf = ut->text, .size = sizeof(ut->text) - 1 };
+	struct direct_map map = {};
+	int nr;
+
+	memset(ut->text, 0, sizeof(ut->text));
+	if (IS_ENABLED(CONFIG_PROC_FS))
+		arch_report_meminfo(&m);
+	nr = sscanf(ut->text, "DirectMap4k: %lu kB DirectMap2M: %lu kB DirectMap1G: %lu kB",
+		    &map.size_4k, &map.size_2m, &map.size_1g);
+	KUNIT_EXPECT_GE(ut->test, nr, 2);
+
+	return map;
+}
+
+static void expect_whole_map(struct unmapped_test *ut, const struct direct_map *before)
+{
+	struct direct_map now = read_direct_map(ut);
+
+	KUNIT_EXPECT_LE(ut->test, now.size_4k, before->size_4k);
+	KUNIT_EXPECT_GE(ut->test, now.size_1g, before->size_1g);
+}
+
+static void expect_same_map(struct unmapped_test *ut, const struct direct_map *before)
+{
+	struct direct_map now = read_direct_map(ut);
+
+	KUNIT_EXPECT_MEMEQ(ut->test, &now, before, sizeof(now));
+}
+
+/* Contents */
+
+static u64 page_stamp(const struct page *page, u64 salt)
+{
+	return hash_64(page_to_pfn(page) ^ salt, 64) | 1;
+}
+
+static void stamp(struct page *page, unsigned int nr, u64 salt)
+{
+	unsigned long irqflags;
+	unsigned int i;
+	void *addr;
+
+	for (i = 0; i < nr; i++) {
+		addr = unmapped_page_map(page + i, &irqflags);
+		memset64(addr, page_stamp(page + i, salt), PAGE_SIZE / sizeof(u64));
+		unmapped_page_unmap(addr, irqflags);
+	}
+}
+
+static bool all_equal(const u64 *p, u64 value)
+{
+	unsigned int i;
+
+	for (i = 0; i < PAGE_SIZE / sizeof(u64); i++)
+		if (p[i] != value)
+			return false;
+
+	return true;
+}
+
+static bool is_stamped(struct page *page, unsigned int nr, u64 salt)
+{
+	unsigned long irqflags;
+	bool equal = true;
+	unsigned int i;
+	void *addr;
+
+	for (i = 0; i < nr && equal; i++) {
+		addr = unmapped_page_map(page + i, &irqflags);
+		equal = all_equal(addr, page_stamp(page + i, salt));
+		unmapped_page_unmap(addr, irqflags);
+	}
+
+	return equal;
+}
+
+static bool is_zero(struct page *page, unsigned int nr)
+{
+	unsigned long irqflags;
+	bool zero = true;
+	unsigned int i;
+	void *addr;
+
+	for (i = 0; i < nr && zero; i++) {
+		addr = unmapped_page_map(page + i, &irqflags);
+		zero = all_equal(addr, 0);
+		unmapped_page_unmap(addr, irqflags);
+	}
+
+	return zero;
+}
+
+/* Chunks that the test has */
+
+static void hold(struct unmapped_test *ut, struct page *page, unsigned int order)
+{
+	void *old = xa_store(&ut->held, page_to_pfn(page), xa_mk_value(order),
+			     GFP_KERNEL);
+
+	/* Also fails if the page was handed out twice */
+	KUNIT_ASSERT_NULL(ut->test, old);
+}
+
+static unsigned int unhold(struct unmapped_test *ut, struct page *page)
+{
+	return xa_to_value(xa_erase(&ut->held, page_to_pfn(page)));
+}
+
+static struct page *take(struct unmapped_test *ut, gfp_t gfp, unsigned int order)
+{
+	struct page *page;
+
+	page = unmapped_pages_alloc(gfp | __GFP_THISNODE, order, ut->nid);
+	KUNIT_ASSERT_NOT_NULL_MSG(ut->test, page, "order %u", order);
+	hold(ut, page, order);
+
+	return page;
+}
+
+/* Large chunks may be wiped later, but not too late for the test */
+static void give(struct unmapped_test *ut, struct page *page)
+{
+	__free_pages(page, unhold(ut, page));
+	unmapped_alloc_flush_deferred(ut->nid);
+}
+
+/* Pages of the page allocator, split into single ones that the test has */
+static struct page *take_ordinary(struct unmapped_test *ut, unsigned int order)
+{
+	struct page *page;
+	unsigned int i;
+
+	page = alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_THISNODE, order);
+	KUNIT_ASSERT_NOT_NULL(ut->test, page);
+	split_page(page, order);
+	for (i = 0; i < 1U << order; i++)
+		hold(ut, page + i, 0);
+
+	return page;
+}
+
+static void give_all(struct unmapped_test *ut)
+{
+	unsigned long pfn;
+	void *entry;
+
+	xa_for_each(&ut->held, pfn, entry)
+		__free_pages(pfn_to_page(pfn), unhold(ut, pfn_to_page(pfn)));
+	unmapped_alloc_flush_deferred(ut->nid);
+}
+
+/* Make unmapped_get_pages() return these pages of the page allocator */
+static void offer(struct unmapped_test *ut, struct page *page, unsigned int order)
+{
+	unsigned int i;
+
+	for (i = 0; i < 1U << order; i++) {
+		unhold(ut, page + i);
+		set_page_count(page + i, 0);
+	}
+	ut->offer = page;
+	ut->offer_order = order;
+}
+
+/* Stubs for the steps of a refill */
+
+static struct unmapped_test *current_ut(void)
+{
+	return kunit_get_current_test()->priv;
+}
+
+static struct page *fail_get_pages(gfp_t gfp, unsigned int order, int nid)
+{
+	return NULL;
+}
+
+static struct page *get_offered_pages(gfp_t gfp, unsigned int order, int nid)
+{
+	struct unmapped_test *ut = current_ut();
+	struct page *page = ut->offer;
+
+	if (!page || order != ut->offer_order)
+		return NULL;
+	ut->offer = NULL;
+
+	return page;
+}
+
+/* No block is to be had, and other pages are dirty */
+static struct page *get_dirty_small_pages(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *page;
+
+	if (order == UNMAPPED_MAX_ORDER)
+		return NULL;
+
+	page = alloc_pages_node(nid, gfp, order);
+	if (page) {
+		memset(page_address(page), 0xa5, PAGE_SIZE << order);
+		page_ref_freeze(page, 1);
+	}
+
+	return page;
+}
+
+static struct unmapped_block *fail_new_block(unsigned long pfn,
+					     unsigned int order, gfp_t gfp)
+{
+	return NULL;
+}
+
+static void record_mapping(struct unmapped_test *ut, struct page *page)
+{
+	if (ut->nr_before < NR_RECORDS)
+		ut->before[ut->nr_before++] = mapping_of(page);
+}
+
+static int record_set_valid(struct page *page, unsigned int nr, bool valid)
+{
+	struct unmapped_test *ut = current_ut();
+
+	ut->nr_set_valid++;
+	if (!valid)
+		record_mapping(ut, page);
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+static int fail_set_valid(struct page *page, unsigned int nr, bool valid)
+{
+	if (!valid) {
+		record_mapping(current_ut(), page);
+		return -ENOMEM;
+	}
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+static int fail_set_valid_halfway(struct page *page, unsigned int nr, bool valid)
+{
+	if (!valid) {
+		record_mapping(current_ut(), page);
+		if (nr > 1)
+			set_direct_map_valid_noflush(page, nr / 2, valid);
+		return -ENOMEM;
+	}
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+static int fail_set_valid_of_blocks(struct page *page, unsigned int nr, bool valid)
+{
+	if (!valid && nr == BLOCK_PAGES)
+		return -ENOMEM;
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+/* All CPUs use the pages up to the last moment */
+static int probe_and_set_valid(struct page *page, unsigned int nr, bool valid)
+{
+	if (!valid)
+		nr_present_on_cpus(page, nr);
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+/* Blocks of which a part is ours */
+
+static bool every_page(unsigned int i)
+{
+	return true;
+}
+
+static bool every_other_page(unsigned int i)
+{
+	return i & 1;
+}
+
+static bool a_few_pages(unsigned int i)
+{
+	return hash_32(i, 8) < 8;
+}
+
+static bool nearly_all_pages(unsigned int i)
+{
+	return hash_32(i, 8) >= 8;
+}
+
+static bool across_blocks(unsigned int i)
+{
+	return i >= BLOCK_PAGES - 40 && i < BLOCK_PAGES + 24;
+}
+
+static bool first_block(unsigned int i)
+{
+	return i < BLOCK_PAGES;
+}
+
+/* Turn single pages of take_ordinary() into ours where @ours says so */
+static unsigned int make_ours(struct unmapped_test *ut, struct page *page,
+			      unsigned int nr, bool (*ours)(unsigned int i))
+{
+	unsigned int i, nr_ours = 0;
+
+	kunit_activate_static_stub(ut->test, unmapped_get_pages, get_offered_pages);
+	for (i = 0; i < nr; i++) {
+		if (!ours(i))
+			continue;
+		offer(ut, page + i, 0);
+		KUNIT_ASSERT_PTR_EQ(ut->test, take(ut, GFP_KERNEL, 0), page + i);
+		nr_ours++;
+	}
+	kunit_deactivate_static_stub(ut->test, unmapped_get_pages);
+
+	return nr_ours;
+}
+
+/* r1: absent */
+
+static const unsigned int all_orders[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 };
+static const unsigned int small_orders[] = { 0, 1, 2, 3, 4, 5, 6, 7, 8 };
+
+static void order_desc(const unsigned int *order, char *desc)
+{
+	snprintf(desc, KUNIT_PARAM_DESC_SIZE, "order %u", *order);
+}
+
+KUNIT_ARRAY_PARAM(order, all_orders, order_desc);
+KUNIT_ARRAY_PARAM(small_order, small_orders, order_desc);
+
+static void r1_absent_on_every_cpu(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	unsigned int nr = 1U << order;
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	/* As a refill, as a hit, and while it is cached */
+	page = take(ut, GFP_KERNEL, order);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), 0);
+	page = take(ut, GFP_KERNEL, order);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), 0);
+	stamp(page, nr, 1);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), 0);
+	KUNIT_EXPECT_TRUE(test, is_unmapped_page(page));
+	KUNIT_EXPECT_FALSE(test, kernel_page_present(page));
+	give(ut, page);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), 0);
+
+	/* No longer than that */
+	give_all(ut);
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), nr * num_online_cpus());
+	KUNIT_EXPECT_FALSE(test, is_unmapped_page(page));
+}
+
+static void r1_absent_from_the_first_moment(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+	unsigned int i;
+
+	kunit_activate_static_stub(test, unmapped_set_valid, probe_and_set_valid);
+	for (i = 0; i < 8; i++) {
+		page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+		KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, BLOCK_PAGES), 0);
+	}
+
+	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	for (i = 0; i < 8; i++) {
+		page = take(ut, GFP_KERNEL, 0);
+		KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
+	}
+}
+
+static void probe_range(void *info)
+{
+	struct probe *probe = info;
+	unsigned int i;
+	u8 byte;
+
+	for (i = 0; i < probe->nr; i++)
+		if (!copy_from_kernel_nofault(&byte, probe->addr + i * PAGE_SIZE, 1))
+			atomic_inc(&probe->present);
+}
+
+/* Nobody gets at pages through the window that they were wiped through */
+static void r1_absent_after_access(struct kunit *test)
+{
+	struct probe probe = { .nr = UNMAPPED_WINDOW_PAGES };
+	struct unmapped_test *ut = test->priv;
+	unsigned long irqflags;
+	unsigned int i;
+
+	for (i = 0; i < 20; i++) {
+		migrate_disable();
+		probe.addr = unmapped_page_map(take(ut, GFP_KERNEL, 5), &irqflags);
+		unmapped_page_unmap(probe.addr, irqflags);
+		probe_range(&probe);
+		give_all(ut);
+		probe_range(&probe);
+		migrate_enable();
+		on_each_cpu(probe_range, &probe, 1);
+	}
+	KUNIT_EXPECT_EQ(test, atomic_read(&probe.present), 0);
+}
+
+/* r2: zero */
+
+static void r2_zero_after_dirty_refill(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
+
+	memset(page_address(page), 0xa5, PMD_SIZE);
+	offer(ut, page, UNMAPPED_MAX_ORDER);
+	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
+
+	KUNIT_EXPECT_PTR_EQ(test, take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER), page);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, BLOCK_PAGES));
+}
+
+/* Also while pages are still in the cache */
+static void r2_zero_after_use(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	unsigned int nr = 1U << order;
+	struct unmapped_test *ut = test->priv;
+	struct page *page, *again;
+
+	take(ut, GFP_KERNEL, 0);
+	page = take(ut, GFP_KERNEL, order);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+	stamp(page, nr, 2);
+	KUNIT_EXPECT_TRUE(test, is_stamped(page, nr, 2));
+
+	give(ut, page);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+	again = take(ut, GFP_KERNEL, order);
+	KUNIT_EXPECT_PTR_EQ(test, again, page);
+	KUNIT_EXPECT_TRUE(test, is_zero(again, nr));
+}
+
+/* The page may belong to anybody by now */
+static bool page_has(struct page *page, u64 value)
+{
+	unsigned int i;
+	u64 word;
+
+	for (i = 0; i < PAGE_SIZE / sizeof(word); i++)
+		if (!copy_from_kernel_nofault(&word, page_address(page) + i * sizeof(word),
+					      sizeof(word)) && word == value)
+			return true;
+
+	return false;
+}
+
+static void r2_zero_when_returned(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	u64 salt = get_random_u64();
+	struct page *page;
+	unsigned int i;
+
+	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	stamp(page, BLOCK_PAGES, salt);
+	give(ut, page);
+	unmapped_alloc_drain(ut->nid);
+
+	KUNIT_ASSERT_EQ(test, nr_present(page, BLOCK_PAGES), BLOCK_PAGES);
+	for (i = 0; i < BLOCK_PAGES; i++)
+		KUNIT_EXPECT_FALSE(test, page_has(page + i, page_stamp(page + i, salt)));
+}
+
+/* r3: closed */
+
+static void r3_closed_to_bad_requests(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned int order;
+
+	/* With and without pages in the cache */
+	for (order = UNMAPPED_MAX_ORDER + 1; order < 64; order++)
+		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL, order, ut->nid));
+	take(ut, GFP_KERNEL, 0);
+	for (order = 0; order <= MAX_PAGE_ORDER; order++) {
+		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL | GFP_DMA,
+							     order, ut->nid));
+		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL | GFP_DMA32,
+							     order, ut->nid));
+	}
+	KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL, UINT_MAX, ut->nid));
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 1);
+}
+
+static const struct atomic_gfp {
+	const char	*desc;
+	gfp_t		gfp;
+} atomic_gfps[] = {
+	{ "GFP_NOWAIT", GFP_NOWAIT },
+	{ "GFP_ATOMIC", GFP_ATOMIC },
+	{ "GFP_ATOMIC | __GFP_MEMALLOC", GFP_ATOMIC | __GFP_MEMALLOC },
+	{ "no flags", 0 },
+};
+
+KUNIT_ARRAY_PARAM_DESC(atomic_gfp, atomic_gfps, desc);
+
+/* A hit or nothing, whatever is locked */
+static struct page *alloc_atomic(struct unmapped_test *ut, gfp_t gfp,
+				 unsigned int order)
+{
+	static DEFINE_SPINLOCK(lock);
+	struct page *page;
+	unsigned long flags;
+
+	spin_lock_irqsave(&lock, flags);
+	page = unmapped_pages_alloc(gfp, order, ut->nid);
+	spin_unlock_irqrestore(&lock, flags);
+	if (page)
+		hold(ut, page, order);
+
+	return page;
+}
+
+static void r3_closed_to_atomic_misses(struct kunit *test)
+{
+	gfp_t gfp = ((const struct atomic_gfp *)test->param_value)->gfp;
+	struct unmapped_test *ut = test->priv;
+	unsigned int order;
+	struct page *page;
+
+	for (order = 0; order <= UNMAPPED_MAX_ORDER; order++)
+		KUNIT_EXPECT_NULL(test, alloc_atomic(ut, gfp, order));
+
+	take(ut, GFP_KERNEL, 0);
+	for (order = 0; order < UNMAPPED_MAX_ORDER; order++) {
+		page = alloc_atomic(ut, gfp, order);
+		KUNIT_ASSERT_NOT_NULL(test, page);
+		KUNIT_EXPECT_EQ(test, nr_present(page, 1U << order), 0);
+		KUNIT_EXPECT_TRUE(test, is_zero(page, 1U << order));
+	}
+	KUNIT_EXPECT_NULL(test, alloc_atomic(ut, gfp, 0));
+}
+
+struct alloc_irq_work {
+	struct irq_work	work;
+	struct page	*page[2];
+	int		nid;
+};
+
+static void alloc_irq_work_fn(struct irq_work *work)
+{
+	struct alloc_irq_work *a = container_of(work, struct alloc_irq_work, work);
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(a->page); i++)
+		a->page[i] = unmapped_pages_alloc(GFP_ATOMIC, UNMAPPED_MAX_ORDER - 1, a->nid);
+}
+
+static void r3_closed_to_interrupts(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct alloc_irq_work a = {
+		.work = IRQ_WORK_INIT_HARD(alloc_irq_work_fn),
+		.nid = ut->nid,
+	};
+
+	if (IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "no page is allocated in hard interrupts on PREEMPT_RT");
+
+	/* One hit, one miss */
+	take(ut, GFP_KERNEL, 0);
+	irq_work_queue(&a.work);
+	irq_work_sync(&a.work);
+	KUNIT_EXPECT_NULL(test, a.page[1]);
+	KUNIT_ASSERT_NOT_NULL(test, a.page[0]);
+	hold(ut, a.page[0], UNMAPPED_MAX_ORDER - 1);
+	KUNIT_EXPECT_EQ(test, nr_present(a.page[0], BLOCK_PAGES / 2), 0);
+	KUNIT_EXPECT_TRUE(test, is_zero(a.page[0], BLOCK_PAGES / 2));
+}
+
+static const struct failure {
+	const char	*desc;
+	void		*step;
+	void		*stub;
+} failures[] = {
+	{ "no pages", unmapped_get_pages, fail_get_pages },
+	{ "no block descriptor", unmapped_new_block, fail_new_block },
+	{ "direct map cannot be changed", unmapped_set_valid, fail_set_valid },
+	{ "direct map changed halfway", unmapped_set_valid, fail_set_valid_halfway },
+};
+
+KUNIT_ARRAY_PARAM_DESC(failure, failures, desc);
+
+static void drain_pcp_lists(struct work_struct *work)
+{
+	drain_local_pages(NULL);
+}
+
+static long nr_free_pages_drained(void)
+{
+	schedule_on_each_cpu(drain_pcp_lists);
+
+	return global_zone_page_state(NR_FREE_PAGES);
+}
+
+static void expect_not_leaked(struct unmapped_test *ut, long free_before)
+{
+	long free = nr_free_pages_drained();
+
+	KUNIT_EXPECT_GT(ut->test, free, free_before - FREE_SLACK);
+	KUNIT_EXPECT_EQ(ut->test, nr_used(ut), 0);
+	KUNIT_EXPECT_EQ(ut->test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(ut->test, unmapped_alloc_check(ut->nid), 0);
+}
+
+/* What could not be made absent is present, not split and not ours */
+static void expect_as_before(struct unmapped_test *ut)
+{
+	struct mapping *map, now;
+
+	while (ut->nr_before) {
+		map = &ut->before[--ut->nr_before];
+		set_direct_map_collapse(map->page);
+		now = mapping_of(map->page);
+		KUNIT_EXPECT_TRUE(ut->test, page_present(map->page));
+		KUNIT_EXPECT_FALSE(ut->test, is_unmapped_page(map->page));
+		KUNIT_EXPECT_GE(ut->test, now.level, map->level);
+		if (now.level == map->level)
+			KUNIT_EXPECT_EQ(ut->test, now.flags, map->flags);
+	}
+}
+
+static void r3_closed_when_refill_fails(struct kunit *test)
+{
+	const struct failure *failure = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	long free = nr_free_pages_drained();
+	unsigned int i, order;
+	struct page *page;
+
+	__kunit_activate_static_stub(test, failure->step, failure->stub);
+	for (i = 0; i < 10; i++) {
+		for (order = 0; order <= UNMAPPED_MAX_ORDER; order++) {
+			page = unmapped_pages_alloc(GFP_KERNEL, order, ut->nid);
+			KUNIT_EXPECT_NULL(test, page);
+			if (page)
+				hold(ut, page, order);
+			expect_as_before(ut);
+		}
+	}
+	kunit_deactivate_static_stub(test, failure->step);
+
+	expect_not_leaked(ut, free);
+	take(ut, GFP_KERNEL, 0);
+}
+
+static void r3_closed_to_reclaimers(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned int noreclaim = memalloc_noreclaim_save();
+	struct page *page = unmapped_pages_alloc(GFP_KERNEL, 0, ut->nid);
+
+	memalloc_noreclaim_restore(noreclaim);
+	KUNIT_EXPECT_NULL(test, page);
+	if (page)
+		hold(ut, page, 0);
+}
+
+/* r4: whole */
+
+static void skip_unless_large_map(struct kunit *test)
+{
+	if (debug_pagealloc_enabled())
+		kunit_skip(test, "debug_pagealloc maps single pages");
+	if (IS_ENABLED(CONFIG_CPA_DEBUG))
+		kunit_skip(test, "CPA_DEBUG splits the direct map at any time");
+	if (!boot_cpu_has(X86_FEATURE_PSE))
+		kunit_skip(test, "the direct map has no large pages");
+}
+
+static void expect_whole(struct unmapped_test *ut)
+{
+	struct mapping *map, now;
+
+	KUNIT_EXPECT_NE(ut->test, ut->nr_before, 0);
+	while (ut->nr_before) {
+		map = &ut->before[--ut->nr_before];
+		now = mapping_of(map->page);
+		KUNIT_EXPECT_TRUE(ut->test, page_present(map->page));
+		KUNIT_EXPECT_GE(ut->test, now.level, PG_LEVEL_2M);
+		KUNIT_EXPECT_GE(ut->test, now.level, map->level);
+		if (now.level == map->level)
+			KUNIT_EXPECT_EQ(ut->test, now.flags, map->flags);
+	}
+}
+
+static void r4_whole_after_drain(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	struct unmapped_test *ut = test->priv;
+	struct direct_map map = read_direct_map(ut);
+	unsigned int i;
+
+	skip_unless_large_map(test);
+	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
+	for (i = 0; i < 4; i++)
+		stamp(take(ut, GFP_KERNEL, order), 1, 3);
+	for (i = 0; i < 2; i++)
+		take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+
+	give_all(ut);
+	unmapped_alloc_drain(ut->nid);
+	expect_whole(ut);
+	expect_whole_map(ut, &map);
+}
+
+static void skip_if_split(struct kunit *test, const struct mapping *map)
+{
+	if (map->level == PG_LEVEL_4K)
+		kunit_skip(test, "this memory was mapped by 4 KiB pages before");
+}
+
+static void expect_mapping(struct kunit *test, struct page *page,
+			   const struct mapping *before)
+{
+	struct mapping now = mapping_of(page);
+
+	KUNIT_EXPECT_EQ(test, now.level, before->level);
+	KUNIT_EXPECT_EQ(test, now.flags, before->flags);
+}
+
+static void r4_whole_after_fallback(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
+	struct mapping before = mapping_of(page);
+	struct direct_map map = read_direct_map(ut);
+
+	skip_unless_large_map(test);
+	skip_if_split(test, &before);
+
+	make_ours(ut, page, BLOCK_PAGES, every_other_page);
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_4K);
+	KUNIT_EXPECT_EQ(test, read_direct_map(ut).size_4k, map.size_4k + PMD_SIZE / SZ_1K);
+	give_all(ut);
+	unmapped_alloc_drain(ut->nid);
+	expect_mapping(test, page, &before);
+	expect_same_map(ut, &map);
+}
+
+/* A restored page is as if it had never been taken out, for other users too */
+static void r4_whole_after_single_pages(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
+	struct mapping before = mapping_of(page);
+	struct direct_map map = read_direct_map(ut);
+	unsigned int i;
+
+	skip_unless_large_map(test);
+	skip_if_split(test, &before);
+
+	for (i = 0; i < 4; i++) {
+		KUNIT_ASSERT_EQ(test, set_direct_map_invalid_noflush(page + i), 0);
+		KUNIT_EXPECT_FALSE(test, kernel_page_present(page + i));
+	}
+	for (i = 0; i < 4; i++)
+		KUNIT_ASSERT_EQ(test, set_direct_map_default_noflush(page + i), 0);
+	flush_tlb_kernel_range((unsigned long)page_address(page),
+			       (unsigned long)page_address(page + 4));
+	for (i = 0; i < 4; i++)
+		KUNIT_EXPECT_EQ(test, mapping_of(page + i).flags,
+				mapping_of(page + 4).flags);
+
+	set_direct_map_collapse(page);
+	expect_mapping(test, page, &before);
+	expect_same_map(ut, &map);
+}
+
+/* Blocks of the page allocator, until there is one that is mapped by 1 GiB */
+static struct page *take_from_gigabyte(struct unmapped_test *ut)
+{
+	struct page *page;
+
+	while (si_mem_available() > totalram_pages() / 2) {
+		page = alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN,
+					UNMAPPED_MAX_ORDER);
+		if (!page)
+			break;
+		hold(ut, page, UNMAPPED_MAX_ORDER);
+		if (mapping_of(page).level == PG_LEVEL_1G)
+			return page;
+	}
+
+	return NULL;
+}
+
+static void r4_whole_gigabytes(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_from_gigabyte(ut);
+	struct direct_map map;
+	struct mapping before;
+
+	skip_unless_large_map(test);
+	if (!page)
+		kunit_skip(test, "no free memory is mapped by 1 GiB pages");
+
+	map = read_direct_map(ut);
+	before = mapping_of(page);
+	offer(ut, page, UNMAPPED_MAX_ORDER);
+	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
+	KUNIT_ASSERT_PTR_EQ(test, take(ut, GFP_KERNEL, 0), page);
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_2M);
+
+	give(ut, page);
+	unmapped_alloc_drain(ut->nid);
+	expect_mapping(test, page, &before);
+	expect_same_map(ut, &map);
+}
+
+/* r5: quiet */
+
+#define NR_QUIET	1000
+
+#ifdef CONFIG_DEBUG_TLBFLUSH
+struct flushes {
+	long remote, local;
+};
+
+static struct flushes count_flushes(struct unmapped_test *ut)
+{
+	struct flushes f;
+
+	all_vm_events(ut->events);
+	f.remote = ut->events[NR_TLB_REMOTE_FLUSH] +
+		   ut->events[NR_TLB_REMOTE_FLUSH_RECEIVED];
+	f.local = ut->events[NR_TLB_LOCAL_FLUSH_ALL] +
+		  ut->events[NR_TLB_LOCAL_FLUSH_ONE];
+
+	return f;
+}
+
+/* Flushes beyond one by this CPU for each page that it wipes */
+static long hit_and_free(struct unmapped_test *ut, unsigned int order)
+{
+	unsigned int i, nr = NR_QUIET >> order ?: 1;
+	struct flushes before, after;
+
+	before = count_flushes(ut);
+	for (i = 0; i < nr; i++)
+		__free_pages(unmapped_pages_alloc(GFP_KERNEL, order, ut->nid), order);
+	unmapped_alloc_flush_deferred(ut->nid);
+	after = count_flushes(ut);
+
+	return after.remote - before.remote +
+	       max(after.local - before.local - (nr << order), 0L);
+}
+
+static void r5_quiet_hits_and_frees(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	long flushes, least = LONG_MAX;
+	struct unmapped_test *ut = test->priv;
+	struct direct_map map;
+	unsigned int i;
+
+	take(ut, GFP_KERNEL, 0);
+	give(ut, take(ut, GFP_KERNEL, order));
+	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
+	map = read_direct_map(ut);
+
+	/* Others may flush at any time, but not all the time */
+	for (i = 0; i < 20 && least; i++) {
+		flushes = hit_and_free(ut, order);
+		least = min(least, flushes);
+	}
+	KUNIT_EXPECT_EQ(test, least, 0);
+	KUNIT_EXPECT_EQ(test, ut->nr_set_valid, 0);
+	expect_same_map(ut, &map);
+}
+#else
+static void r5_quiet_hits_and_frees(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_DEBUG_TLBFLUSH is not set, flushes are not counted");
+}
+#endif
+
+/* r6: free of charge for others */
+
+static void r6_free_of_charge(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned int i;
+	struct page *page;
+
+	/* Pageblock flags take no more memory than without us */
+	BUILD_BUG_ON(NR_PAGEBLOCK_BITS != 8);
+
+	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
+	for (i = 0; i < 100; i++) {
+		page = alloc_pages_node(ut->nid, GFP_KERNEL, order);
+		KUNIT_ASSERT_NOT_NULL(test, page);
+		KUNIT_EXPECT_FALSE(test, get_pfnblock_bit(page, page_to_pfn(page),
+							  PB_unmapped));
+		KUNIT_EXPECT_FALSE(test, is_unmapped_page(page));
+		KUNIT_EXPECT_EQ(test, nr_present(page, 1U << order), 1U << order);
+		__free_pages(page, order);
+	}
+	KUNIT_EXPECT_EQ(test, ut->nr_set_valid, 0);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+}
+
+/* The bit of a block goes away with the last page that is ours */
+static void r6_free_of_charge_afterwards(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take(ut, GFP_KERNEL, 0);
+	unsigned long pfn = page_to_pfn(page);
+
+	KUNIT_EXPECT_TRUE(test, get_pfnblock_bit(page, pfn, PB_unmapped));
+	give(ut, page);
+	KUNIT_EXPECT_TRUE(test, get_pfnblock_bit(page, pfn, PB_unmapped));
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_FALSE(test, get_pfnblock_bit(page, pfn, PB_unmapped));
+}
+
+/* r7: no split */
+
+static void r7_no_split_of_whole_blocks(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned long before = event(ut, DIRECT_MAP_LEVEL2_SPLIT);
+	struct direct_map map = read_direct_map(ut);
+	struct page *page;
+	unsigned int i;
+
+	skip_unless_large_map(test);
+	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
+	for (i = 0; i < 8; i++) {
+		page = take(ut, GFP_KERNEL, order);
+		stamp(page, 1U << order, 7);
+		if (ut->before[ut->nr_before - 1].level >= PG_LEVEL_2M)
+			KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_2M);
+	}
+	KUNIT_EXPECT_LE(test, read_direct_map(ut).size_4k, map.size_4k);
+	give_all(ut);
+	unmapped_alloc_drain(ut->nid);
+	expect_whole_map(ut, &map);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_MAP_LEVEL2_SPLIT), before);
+}
+
+static void vunmap_action(void *addr)
+{
+	vunmap(addr);
+}
+
+/* Single pages of a chunk, for vmap() */
+static struct page **page_array(struct unmapped_test *ut, struct page *page,
+				unsigned int nr)
+{
+	struct page **pages = kvmalloc_array(nr, sizeof(*pages), GFP_KERNEL);
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(ut->test, pages);
+	for (i = 0; i < nr; i++)
+		pages[i] = page + i;
+
+	return pages;
+}
+
+static void *vmap_chunk(struct unmapped_test *ut, struct page *page,
+			unsigned int nr)
+{
+	struct page **pages = page_array(ut, page, nr);
+	void *addr = vmap(pages, nr, VM_MAP, PAGE_KERNEL);
+
+	kvfree(pages);
+	KUNIT_ASSERT_NOT_NULL(ut->test, addr);
+	KUNIT_ASSERT_EQ(ut->test, 0,
+			kunit_add_action_or_reset(ut->test, vunmap_action, addr));
+
+	return addr;
+}
+
+static void r7_no_split_by_alias(struct kunit *test)
+{
+	static int (* const change[])(unsigned long addr, int numpages) = {
+		set_memory_ro, set_memory_rw, set_memory_rox, set_memory_rw,
+		set_memory_nx, set_memory_x, set_memory_nx,
+	};
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, nr = BLOCK_PAGES;
+	struct direct_map map;
+	struct page *page;
+	void *addr;
+
+	skip_unless_large_map(test);
+	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	addr = vmap_chunk(ut, page, nr);
+	map = read_direct_map(ut);
+	for (i = 0; i < ARRAY_SIZE(change); i++) {
+		KUNIT_EXPECT_EQ(test, change[i]((unsigned long)addr, nr), 0);
+		KUNIT_EXPECT_EQ(test, change[i]((unsigned long)addr, 1), 0);
+		KUNIT_EXPECT_EQ_MSG(test, mapping_of(page).level, PG_LEVEL_2M,
+				    "split by change %u", i);
+		KUNIT_EXPECT_EQ(test, nr_present(page, nr), 0);
+	}
+	memset(addr, 0x77, PMD_SIZE);
+	expect_same_map(ut, &map);
+
+	kunit_release_action(test, vunmap_action, addr);
+	give(ut, page);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+}
+
+/* What alloc_pages() promises */
+
+static void order_is_as_from_alloc_pages(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	unsigned int i, nr = 1U << order;
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take(ut, GFP_KERNEL, order);
+
+	KUNIT_EXPECT_TRUE(test, IS_ALIGNED(page_to_pfn(page), nr));
+	KUNIT_EXPECT_EQ(test, page_count(page), 1);
+	KUNIT_EXPECT_FALSE(test, PageCompound(page));
+	KUNIT_EXPECT_EQ(test, page_private(page), 0);
+	for (i = 0; i < nr; i++) {
+		KUNIT_EXPECT_EQ(test, page_ref_count(page + i), !i);
+		KUNIT_EXPECT_NULL(test, page[i].mapping);
+		KUNIT_EXPECT_EQ(test, page_to_nid(page + i), ut->nid);
+	}
+	KUNIT_EXPECT_EQ(test, nr_used(ut), nr);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES - nr);
+}
+
+static void order_makes_a_folio(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take(ut, GFP_KERNEL | __GFP_COMP, order);
+	struct folio *folio = page_folio(page);
+
+	KUNIT_EXPECT_PTR_EQ(test, folio_page(folio, 0), page);
+	KUNIT_EXPECT_EQ(test, folio_order(folio), order);
+	KUNIT_EXPECT_EQ(test, folio_ref_count(folio), 1);
+	KUNIT_EXPECT_PTR_EQ(test, page_folio(page + (1U << order) - 1), folio);
+	KUNIT_EXPECT_FALSE(test, folio_mapped(folio));
+}
+
+/* Chunks of the whole block never overlap, and merge again */
+static void order_fills_a_block(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	unsigned int i, nr = BLOCK_PAGES >> order;
+	struct unmapped_test *ut = test->priv;
+	unsigned long before = event(ut, DIRECT_UNMAPPED_REFILL);
+	struct page *page;
+
+	for (i = 0; i < nr; i++)
+		stamp(take(ut, GFP_KERNEL, order), 1U << order, 8);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL), before + 1);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+
+	give_all(ut);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES);
+	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL), before + 1);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, BLOCK_PAGES));
+}
+
+static void this_node_is_honoured(struct kunit *test)
+{
+	struct page *page;
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY) {
+		page = unmapped_pages_alloc(GFP_KERNEL | __GFP_THISNODE, 0, nid);
+		KUNIT_ASSERT_NOT_NULL(test, page);
+		KUNIT_EXPECT_EQ(test, page_to_nid(page), nid);
+		__free_page(page);
+		unmapped_alloc_drain(nid);
+	}
+}
+
+/* What other nodes have cached serves those only who did not insist */
+static void other_nodes_help_out(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	int other = next_memory_node(ut->nid);
+	struct page *page, *cached;
+
+	if (other == MAX_NUMNODES)
+		other = first_memory_node;
+	if (other == ut->nid)
+		kunit_skip(test, "there is one memory node only");
+
+	cached = unmapped_pages_alloc(GFP_KERNEL | __GFP_THISNODE, 0, other);
+	KUNIT_ASSERT_NOT_NULL(test, cached);
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	page = unmapped_pages_alloc(GFP_KERNEL | __GFP_THISNODE, 0, ut->nid);
+	KUNIT_EXPECT_NULL(test, page);
+	page = unmapped_pages_alloc(GFP_KERNEL, 0, ut->nid);
+	KUNIT_EXPECT_NOT_NULL(test, page);
+	if (page) {
+		KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
+		__free_page(page);
+	}
+	__free_page(cached);
+	unmapped_alloc_drain(other);
+}
+
+static void no_node_follows_the_policy(struct kunit *test)
+{
+	struct page *page = unmapped_pages_alloc(GFP_KERNEL, 0, NUMA_NO_NODE);
+	int nid;
+
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	nid = page_to_nid(page);
+	KUNIT_EXPECT_FALSE(test, page_present(page));
+	__free_page(page);
+	unmapped_alloc_drain(nid);
+}
+
+/* The ways to free pages */
+
+static void free_by_free_pages(struct page *page, unsigned int order)
+{
+	__free_pages(page, order);
+}
+
+static void free_by_address(struct page *page, unsigned int order)
+{
+	free_pages((unsigned long)page_address(page), order);
+}
+
+static void free_by_put_page(struct page *page, unsigned int order)
+{
+	put_page(page + (1U << order) - 1);
+}
+
+static void free_by_folio_put(struct page *page, unsigned int order)
+{
+	folio_put(page_folio(page));
+}
+
+static void free_by_folio_batch(struct page *page, unsigned int order)
+{
+	struct folio_batch batch;
+
+	folio_batch_init(&batch);
+	folio_batch_add(&batch, page_folio(page));
+	folios_put(&batch);
+}
+
+/* With others, of one page each */
+static void free_by_large_folio_batch(struct page *page, unsigned int order)
+{
+	struct folio_batch batch;
+	unsigned int i;
+
+	split_page(page, order);
+	folio_batch_init(&batch);
+	for (i = 0; i < 1U << order; i++)
+		if (!folio_batch_add(&batch, page_folio(page + i)))
+			folios_put(&batch);
+	folios_put(&batch);
+}
+
+static void free_by_release_pages(struct page *page, unsigned int order)
+{
+	struct page *pages[FOLIO_BATCH_SIZE];
+	unsigned int i, nr = 0;
+
+	split_page(page, order);
+	for (i = 0; i < 1U << order; i++) {
+		pages[nr++] = page + i;
+		if (nr == ARRAY_SIZE(pages)) {
+			release_pages(pages, nr);
+			nr = 0;
+		}
+	}
+	release_pages(pages, nr);
+}
+
+static void free_one_by_one(struct page *page, unsigned int order)
+{
+	unsigned int i;
+
+	split_page(page, order);
+	for (i = 1U << order; i--;)
+		__free_page(page + i);
+}
+
+/* The last reference is that of somebody who looked at the first page */
+static void free_by_late_put_page(struct page *page, unsigned int order)
+{
+	get_page(page);
+	__free_pages(page, order);
+	put_page(page);
+}
+
+static void free_by_vfree(struct page *page, unsigned int order)
+{
+	unsigned int i, nr = 1U << order;
+	struct page **pages = kvmalloc_array(nr, sizeof(*pages),
+					     GFP_KERNEL | __GFP_NOFAIL);
+
+	split_page(page, order);
+	for (i = 0; i < nr; i++)
+		pages[i] = page + i;
+	vfree(vmap(pages, nr, VM_MAP | VM_MAP_PUT_PAGES, PAGE_KERNEL));
+}
+
+static void free_contig(struct page *page, unsigned int order)
+{
+	split_page(page, order);
+	free_contig_range(page_to_pfn(page), 1UL << order);
+}
+
+static void free_bh_off(struct page *page, unsigned int order)
+{
+	local_bh_disable();
+	__free_pages(page, order);
+	local_bh_enable();
+}
+
+static void free_locked(struct page *page, unsigned int order)
+{
+	static DEFINE_SPINLOCK(lock);
+	unsigned long flags;
+
+	spin_lock_irqsave(&lock, flags);
+	__free_pages(page, order);
+	spin_unlock_irqrestore(&lock, flags);
+}
+
+static void free_nolock(struct page *page, unsigned int order)
+{
+	free_pages_nolock(page, order);
+}
+
+static void free_nolock_raw(struct page *page, unsigned int order)
+{
+	static DEFINE_RAW_SPINLOCK(lock);
+	unsigned long flags;
+
+	raw_spin_lock_irqsave(&lock, flags);
+	free_pages_nolock(page, order);
+	raw_spin_unlock_irqrestore(&lock, flags);
+}
+
+struct free_irq_work {
+	struct irq_work	work;
+	struct page	*page;
+	unsigned int	order;
+	bool		in_hardirq;
+};
+
+static void free_irq_work_fn(struct irq_work *work)
+{
+	struct free_irq_work *f = container_of(work, struct free_irq_work, work);
+
+	f->in_hardirq = in_hardirq();
+	__free_pages(f->page, f->order);
+}
+
+static void free_in_hardirq(struct page *page, unsigned int order)
+{
+	struct free_irq_work f = {
+		.work = IRQ_WORK_INIT_HARD(free_irq_work_fn),
+		.page = page,
+		.order = order,
+	};
+
+	irq_work_queue(&f.work);
+	irq_work_sync(&f.work);
+	KUNIT_EXPECT_TRUE(kunit_get_current_test(), f.in_hardirq);
+}
+
+static void free_ipi(void *info)
+{
+	free_irq_work_fn(info);
+}
+
+static void free_on_other_cpu(struct page *page, unsigned int order)
+{
+	struct free_irq_work f = { .page = page, .order = order };
+	unsigned int cpu = get_cpu();
+
+	smp_call_function_any(cpumask_of(cpumask_any_but(cpu_online_mask, cpu)),
+			      free_ipi, &f.work, 1);
+	put_cpu();
+}
+
+#define ANY_ORDER	UNMAPPED_MAX_ORDER
+
+static const struct free_path {
+	const char	*desc;
+	void		(*free)(struct page *page, unsigned int order);
+	gfp_t		gfp;
+	bool		hardirq;
+	bool		smp;
+} free_paths[] = {
+	{ "__free_pages", free_by_free_pages },
+	{ "__free_pages of a folio", free_by_free_pages, .gfp = __GFP_COMP },
+	{ "free_pages", free_by_address },
+	{ "put_page", free_by_put_page, .gfp = __GFP_COMP },
+	{ "folio_put", free_by_folio_put, .gfp = __GFP_COMP },
+	{ "folios_put", free_by_folio_batch, .gfp = __GFP_COMP },
+	{ "folios_put of single pages", free_by_large_folio_batch },
+	{ "release_pages", free_by_release_pages },
+	{ "one by one", free_one_by_one },
+	{ "put_page after __free_pages", free_by_late_put_page },
+	{ "vfree", free_by_vfree },
+	{ "free_contig_range", free_contig },
+	{ "softirqs off", free_bh_off },
+	{ "spinlock held and interrupts off", free_locked },
+	{ "free_pages_nolock", free_nolock },
+	{ "free_pages_nolock under raw spinlock", free_nolock_raw },
+	{ "hard interrupt", free_in_hardirq, .hardirq = true },
+	{ "hard interrupt, folio", free_in_hardirq, .gfp = __GFP_COMP, .hardirq = true },
+	{ "interrupt of another CPU", free_on_other_cpu, .hardirq = true, .smp = true },
+};
+
+KUNIT_ARRAY_PARAM_DESC(free_path, free_paths, desc);
+
+static void skip_free_path(struct kunit *test, const struct free_path *path)
+{
+	if (path->hardirq && IS_ENABLED(CONFIG_PREEMPT_RT))
+		kunit_skip(test, "no page is freed in hard interrupts on PREEMPT_RT");
+	if (path->smp && num_online_cpus() == 1)
+		kunit_skip(test, "there is one CPU only");
+}
+
+static void free_comes_back(struct kunit *test)
+{
+	const struct free_path *path = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned int order, nr;
+	struct page *page;
+
+	skip_free_path(test, path);
+	/* A page in use keeps one idle block from being returned */
+	take(ut, GFP_KERNEL, 0);
+	for (order = 0; order <= UNMAPPED_MAX_ORDER; order++) {
+		nr = 1U << order;
+		page = take(ut, GFP_KERNEL | path->gfp, order);
+		stamp(page, nr, order);
+		unhold(ut, page);
+
+		path->free(page, order);
+		unmapped_alloc_flush_deferred(ut->nid);
+		KUNIT_EXPECT_EQ_MSG(test, nr_used(ut), 1, "order %u", order);
+		KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+		KUNIT_EXPECT_EQ(test, page_ref_count(page), 0);
+		KUNIT_EXPECT_EQ(test, nr_present(page, nr), 0);
+		KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+	}
+}
+
+/* What cannot be wiped at once takes no lock, and is wiped later */
+static void free_is_deferred(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *locked = take(ut, GFP_KERNEL, 0);
+	struct page *large = take(ut, GFP_KERNEL, 3);
+	unsigned long flags;
+	long used[2];
+
+	unhold(ut, locked);
+	unhold(ut, large);
+	local_irq_save(flags);
+	free_pages_nolock(locked, 0);
+	used[0] = nr_used(ut);
+	__free_pages(large, 3);
+	used[1] = nr_used(ut);
+	local_irq_restore(flags);
+
+	KUNIT_EXPECT_EQ(test, used[0], 9);
+	KUNIT_EXPECT_EQ(test, used[1], 9);
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+}
+
+/* One call for pages of all kinds */
+static void free_mixed_folio_batch(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page[FOLIO_BATCH_SIZE];
+	struct folio_batch batch;
+	unsigned int i;
+
+	take(ut, GFP_KERNEL, 0);
+	folio_batch_init(&batch);
+	for (i = 0; i < FOLIO_BATCH_SIZE - 1; i++) {
+		unsigned int order = i / 3;
+
+		if (i % 3 == 1)
+			page[i] = alloc_pages(GFP_KERNEL | __GFP_COMP, order);
+		else
+			page[i] = take(ut, GFP_KERNEL | __GFP_COMP, order);
+		KUNIT_ASSERT_NOT_NULL(test, page[i]);
+		stamp(page[i], 1U << order, 9);
+		folio_batch_add(&batch, page_folio(page[i]));
+	}
+	while (i--)
+		if (i % 3 != 1)
+			unhold(ut, page[i]);
+
+	folios_put(&batch);
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 1);
+	for (i = 0; i < FOLIO_BATCH_SIZE - 1; i++)
+		if (i % 3 != 1)
+			KUNIT_EXPECT_TRUE(test, is_zero(page[i], 1U << i / 3));
+}
+
+/* Contiguous runs of pages, some of which are ours */
+
+static const struct mix {
+	const char	*desc;
+	bool		(*ours)(unsigned int i);
+} mixes[] = {
+	{ "every page", every_page },
+	{ "every other page", every_other_page },
+	{ "a few pages", a_few_pages },
+	{ "nearly all pages", nearly_all_pages },
+	{ "across blocks", across_blocks },
+	{ "first block", first_block },
+};
+
+KUNIT_ARRAY_PARAM_DESC(mix, mixes, desc);
+
+static void *vmap_and_unhold(struct unmapped_test *ut, struct page *page,
+			     unsigned int nr)
+{
+	struct page **pages = page_array(ut, page, nr);
+	void *addr = vmap(pages, nr, VM_MAP | VM_MAP_PUT_PAGES, PAGE_KERNEL);
+	unsigned int i;
+
+	KUNIT_ASSERT_NOT_NULL(ut->test, addr);
+	for (i = 0; i < nr; i++)
+		unhold(ut, page + i);
+
+	return addr;
+}
+
+static void free_mixed_run(struct kunit *test)
+{
+	const struct mix *mix = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, nr = 1U << MAX_PAGE_ORDER;
+	struct direct_map map = read_direct_map(ut);
+	unsigned int ours;
+	struct page *page;
+	void *addr;
+
+	page = take_ordinary(ut, MAX_PAGE_ORDER);
+	ours = make_ours(ut, page, nr, mix->ours);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), ours);
+
+	addr = vmap_and_unhold(ut, page, nr);
+	memset(addr, 0x5a, nr * PAGE_SIZE);
+	vfree(addr);
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), ours);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	for (i = 0; i < nr; i++) {
+		KUNIT_EXPECT_EQ(test, page_present(page + i), !mix->ours(i));
+		if (mix->ours(i))
+			KUNIT_EXPECT_TRUE(test, is_zero(page + i, 1));
+	}
+
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_present(page, nr), nr);
+	if (!debug_pagealloc_enabled() && !IS_ENABLED(CONFIG_CPA_DEBUG))
+		expect_whole_map(ut, &map);
+}
+
+/* A block that is ours beside one that is not */
+static void free_run_of_whole_block(struct kunit *test)
+{
+	unsigned int half = *(unsigned int *)test->param_value % 2;
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, nr = 1U << MAX_PAGE_ORDER;
+	struct page *page, *block;
+	void *addr;
+
+	page = take_ordinary(ut, MAX_PAGE_ORDER);
+	block = page + half * BLOCK_PAGES;
+	offer(ut, block, UNMAPPED_MAX_ORDER);
+	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
+	KUNIT_ASSERT_PTR_EQ(test, take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER), block);
+	kunit_deactivate_static_stub(test, unmapped_get_pages);
+	unhold(ut, block);
+	split_page(block, UNMAPPED_MAX_ORDER);
+	for (i = 0; i < BLOCK_PAGES; i++)
+		hold(ut, block + i, 0);
+
+	addr = vmap_and_unhold(ut, page, nr);
+	memset(addr, 0x5a, nr * PAGE_SIZE);
+	vfree(addr);
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES);
+	KUNIT_EXPECT_TRUE(test, is_zero(block, BLOCK_PAGES));
+	KUNIT_EXPECT_EQ(test, nr_present(block, BLOCK_PAGES), 0);
+}
+
+/* Ordinary pages of a block of which we have a part stay ordinary */
+static void free_ordinary_neighbours(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
+	unsigned int i;
+
+	make_ours(ut, page, BLOCK_PAGES, every_other_page);
+	for (i = 0; i < BLOCK_PAGES; i += 2) {
+		memset(page_address(page + i), 0x11, PAGE_SIZE);
+		KUNIT_EXPECT_FALSE(test, is_unmapped_page(page + i));
+		KUNIT_EXPECT_TRUE(test, is_unmapped_page(page + i + 1));
+		give(ut, page + i);
+	}
+	KUNIT_EXPECT_EQ(test, nr_used(ut), BLOCK_PAGES / 2);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+}
+
+/* Fallback: single chunks when no block is to be had */
+
+static void fallback_is_absent_and_zero(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	unsigned int nr = 1U << order;
+	struct unmapped_test *ut = test->priv;
+	unsigned long before = event(ut, DIRECT_UNMAPPED_FALLBACK);
+	struct page *page;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	page = take(ut, GFP_KERNEL, order);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_FALLBACK), before + 1);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), 0);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+	KUNIT_EXPECT_EQ(test, nr_used(ut), nr);
+
+	/* Taken again before a block would be */
+	kunit_deactivate_static_stub(test, unmapped_get_pages);
+	stamp(page, nr, 10);
+	give(ut, page);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), nr);
+	KUNIT_EXPECT_PTR_EQ(test, take(ut, GFP_KERNEL, order), page);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+
+	give(ut, page);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_drain(ut->nid), nr);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), nr * num_online_cpus());
+}
+
+/* Also where only blocks cannot be made absent: their pages are used */
+static void fallback_if_blocks_stay_present(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	kunit_activate_static_stub(test, unmapped_set_valid, fail_set_valid_of_blocks);
+	page = take(ut, GFP_KERNEL, 0);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, 1));
+}
+
+/* Give back */
+
+static void idle_blocks_are_returned(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned long before = event(ut, DIRECT_UNMAPPED_RETURN);
+	struct page *page[4];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		page[i] = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	for (i = 1; i < ARRAY_SIZE(page); i++)
+		give(ut, page[i]);
+
+	/* While pages are in use, one block stays */
+	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, BLOCK_PAGES), 0);
+	give(ut, page[0]);
+	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, 0), 0);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_RETURN), before + 4);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		KUNIT_EXPECT_EQ(test, nr_present(page[i], BLOCK_PAGES), BLOCK_PAGES);
+}
+
+static void fallback_pages_are_returned(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
+	struct mapping before = mapping_of(page);
+	struct mapping now;
+	unsigned int i;
+
+	make_ours(ut, page, BLOCK_PAGES, every_other_page);
+	for (i = 1; i < BLOCK_PAGES / 2; i += 2)
+		give(ut, page + i);
+	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, 0), 0);
+	KUNIT_EXPECT_EQ(test, nr_present(page, BLOCK_PAGES), BLOCK_PAGES * 3 / 4);
+
+	give_all(ut);
+	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, 0), 0);
+	KUNIT_EXPECT_EQ(test, nr_present(page, BLOCK_PAGES), BLOCK_PAGES);
+	skip_unless_large_map(test);
+	KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now, now.level == before.level,
+						   20 * USEC_PER_MSEC, 60 * USEC_PER_SEC,
+						   false, page));
+}
+
+static void shrinker_returns_idle_blocks(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page[8], *used;
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		page[i] = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	used = take(ut, GFP_KERNEL, 3);
+	stamp(used, 8, 11);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		give(ut, page[i]);
+
+	drop_slab();
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES - 8);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 8);
+	KUNIT_EXPECT_TRUE(test, is_stamped(used, 8, 11));
+	KUNIT_EXPECT_EQ(test, nr_present(used, 8), 0);
+}
+
+static void idle_blocks_are_available(struct kunit *test)
+{
+	long nr = 16 * BLOCK_PAGES, available, reclaimable;
+	struct unmapped_test *ut = test->priv;
+	unsigned int i;
+
+	for (i = 0; i < 16; i++)
+		take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	available = si_mem_available();
+	reclaimable = node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE);
+	KUNIT_EXPECT_EQ(test, reclaimable, ut->reclaimable);
+
+	give_all(ut);
+	reclaimable = node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE);
+	KUNIT_EXPECT_EQ(test, reclaimable, ut->reclaimable + nr_cached(ut));
+	/* Of what is reclaimable, up to a half is not counted */
+	KUNIT_EXPECT_GE(test, si_mem_available(), available + nr / 2 - FREE_SLACK);
+
+	/* A block of which a page is used is not idle */
+	take(ut, GFP_KERNEL, 0);
+	reclaimable = node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE);
+	KUNIT_EXPECT_EQ(test, reclaimable,
+			ut->reclaimable + round_down(nr_cached(ut), BLOCK_PAGES));
+}
+
+static void give_single_pages(struct unmapped_test *ut, struct page *page,
+			      unsigned int nr)
+{
+	unsigned int i;
+
+	unhold(ut, page);
+	split_page(page, UNMAPPED_MAX_ORDER);
+	for (i = 0; i < BLOCK_PAGES; i++)
+		hold(ut, page + i, 0);
+	for (i = 0; i < nr; i++)
+		give(ut, page + i * 2);
+}
+
+/* So that the others become idle */
+static void fullest_block_is_used_first(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *idle, *full, *half, *page;
+	unsigned int i;
+
+	idle = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	half = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	full = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	give_single_pages(ut, half, 200);
+	give_single_pages(ut, full, 10);
+	give(ut, idle);
+
+	for (i = 0; i < 10 + 200; i++) {
+		page = take(ut, GFP_KERNEL, 0);
+		KUNIT_EXPECT_PTR_EQ(test, page - (page_to_pfn(page) % BLOCK_PAGES),
+				    i < 10 ? full : half);
+	}
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES);
+	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	KUNIT_EXPECT_PTR_EQ(test, page, idle);
+}
+
+static void counters_add_up(struct kunit *test)
+{
+	unsigned int order = *(unsigned int *)test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned int nr = 1U << order;
+	struct page *page[3];
+	unsigned int i;
+	long used = 0;
+
+	for (i = 0; i < ARRAY_SIZE(page); i++) {
+		page[i] = take(ut, GFP_KERNEL, order);
+		used += nr;
+		KUNIT_EXPECT_EQ(test, nr_used(ut), used);
+		KUNIT_EXPECT_EQ(test, nr_cached(ut), round_up(used, BLOCK_PAGES) - used);
+		KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	}
+	for (i = 0; i < ARRAY_SIZE(page); i++) {
+		give(ut, page[i]);
+		used -= nr;
+		KUNIT_EXPECT_EQ(test, nr_used(ut), used);
+		KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	}
+}
+
+/* Accounting: pages handed out are charged, the refill is not */
+
+#ifdef CONFIG_MEMCG
+static int write_cgroup_file(struct vfsmount *mnt, const char *name, const char *text)
+{
+	struct file *file = file_open_root_mnt(mnt, name, O_WRONLY, 0);
+	ssize_t ret;
+
+	if (IS_ERR(file))
+		return PTR_ERR(file);
+	ret = kernel_write(file, text, strlen(text), NULL);
+	fput(file);
+
+	return ret < 0 ? ret : 0;
+}
+
+static int make_cgroup(struct vfsmount *mnt)
+{
+	struct dentry *root = mnt->mnt_root, *dir;
+	int err;
+
+	err = write_cgroup_file(mnt, "cgroup.subtree_control", "+memory");
+	if (err)
+		return err;
+
+	dir = start_creating_noperm(root, &QSTR("unmapped_kunit"));
+	if (!IS_ERR(dir))
+		dir = vfs_mkdir(&nop_mnt_idmap, d_inode(root), dir, 0755, NULL);
+	err = PTR_ERR_OR_ZERO(dir);
+	end_creating(dir);
+
+	return err;
+}
+
+static void remove_cgroup(void *data)
+{
+	struct vfsmount *mnt = data;
+	struct dentry *root = mnt->mnt_root, *dir;
+
+	dir = start_removing_noperm(root, &QSTR("unmapped_kunit"));
+	if (!IS_ERR(dir)) {
+		vfs_rmdir(&nop_mnt_idmap, d_inode(root), dir, NULL);
+		end_removing(dir);
+	}
+	write_cgroup_file(mnt, "cgroup.subtree_control", "-memory");
+	kern_unmount(mnt);
+}
+
+static void put_memcg(void *memcg)
+{
+	mem_cgroup_put(memcg);
+}
+
+/* A memory cgroup that exists until the end of the test */
+static struct mem_cgroup *take_memcg(struct kunit *test)
+{
+	struct cgroup_subsys_state *css;
+	struct vfsmount *mnt;
+	struct file *dir;
+
+	mnt = kern_mount(get_fs_type("cgroup2"));
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, mnt);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, remove_cgroup, mnt), 0);
+	KUNIT_ASSERT_EQ(test, make_cgroup(mnt), 0);
+
+	dir = file_open_root_mnt(mnt, "unmapped_kunit", O_RDONLY | O_DIRECTORY, 0);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, dir);
+	css = css_tryget_online_from_dir(file_dentry(dir), &memory_cgrp_subsys);
+	fput(dir);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, css);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, put_memcg,
+							mem_cgroup_from_css(css)), 0);
+
+	return mem_cgroup_from_css(css);
+}
+
+static bool is_charged(struct page *page, struct mem_cgroup *memcg)
+{
+	struct folio *folio = page_folio(page);
+
+	return folio_memcg_kmem(folio) && folio_memcg(folio) == memcg;
+}
+
+static struct page *alloc_in_memcg(struct unmapped_test *ut, struct mem_cgroup *memcg,
+				   unsigned int order)
+{
+	struct mem_cgroup *old = set_active_memcg(memcg);
+	struct page *page;
+
+	page = unmapped_pages_alloc(GFP_KERNEL_ACCOUNT | __GFP_NORETRY, order, ut->nid);
+	set_active_memcg(old);
+	if (page)
+		hold(ut, page, order);
+
+	return page;
+}
+
+static void account_charges_what_is_used(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mem_cgroup *memcg;
+	struct page *page;
+
+	if (mem_cgroup_disabled() || !cgroup_subsys_on_dfl(memory_cgrp_subsys))
+		kunit_skip(test, "no memory controller in the cgroup2 hierarchy");
+
+	memcg = take_memcg(test);
+	page = alloc_in_memcg(ut, memcg, 2);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_TRUE(test, is_charged(page, memcg));
+	KUNIT_EXPECT_FALSE(test, is_charged(page + 4, memcg));
+	KUNIT_EXPECT_LT(test, page_counter_read(&memcg->memory), BLOCK_PAGES);
+	give(ut, page);
+	KUNIT_EXPECT_FALSE(test, is_charged(page, memcg));
+
+	KUNIT_EXPECT_FALSE(test, is_charged(take(ut, GFP_KERNEL, 2), memcg));
+}
+
+static void account_keeps_limits(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mem_cgroup *memcg;
+
+	if (mem_cgroup_disabled() || !cgroup_subsys_on_dfl(memory_cgrp_subsys))
+		kunit_skip(test, "no memory controller in the cgroup2 hierarchy");
+
+	memcg = take_memcg(test);
+	KUNIT_ASSERT_EQ(test, page_counter_set_max(&memcg->memory, 3), 0);
+	KUNIT_EXPECT_NULL(test, alloc_in_memcg(ut, memcg, 2));
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	KUNIT_EXPECT_NOT_NULL(test, alloc_in_memcg(ut, memcg, 1));
+}
+#else
+static void account_charges_what_is_used(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_MEMCG is not set");
+}
+
+static void account_keeps_limits(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_MEMCG is not set");
+}
+#endif
+
+/* Random operations, compared with a model */
+
+#define NR_OPS		100000
+#define NR_CHUNKS	128
+
+/**
+ * struct chunk - what the model knows of a chunk
+ * @page: first page, NULL if there is none
+ * @order: its order
+ * @folio: it is a folio
+ * @salt: what it was stamped with
+ */
+struct chunk {
+	struct page	*page;
+	unsigned int	order;
+	bool		folio;
+	u64		salt;
+};
+
+static u32 rnd(struct unmapped_test *ut)
+{
+	return prandom_u32_state(&ut->rnd);
+}
+
+/* Half of all are of order 0, a quarter of order 1 and so on */
+static unsigned int rnd_order(struct unmapped_test *ut)
+{
+	return __ffs(rnd(ut) | BIT(UNMAPPED_MAX_ORDER));
+}
+
+static void model_alloc(struct unmapped_test *ut, struct chunk *c)
+{
+	unsigned int order = rnd_order(ut), nr = 1U << order;
+	bool folio = rnd(ut) & 1;
+	gfp_t gfp = rnd(ut) % 8 ? GFP_KERNEL : GFP_NOWAIT;
+	struct page *page;
+
+	page = unmapped_pages_alloc(gfp | (folio ? __GFP_COMP : 0), order, ut->nid);
+	KUNIT_ASSERT_TRUE(ut->test, page || gfp == GFP_NOWAIT);
+	if (!page)
+		return;
+
+	hold(ut, page, order);
+	KUNIT_ASSERT_FALSE(ut->test, page_present(page + rnd(ut) % nr));
+	KUNIT_ASSERT_TRUE(ut->test, is_zero(page, nr));
+	*c = (struct chunk){ page, order, folio, rnd(ut) };
+	stamp(page, nr, c->salt);
+}
+
+static void model_free(struct unmapped_test *ut, struct chunk *c)
+{
+	const struct free_path *path;
+
+	KUNIT_ASSERT_TRUE(ut->test, is_stamped(c->page, 1U << c->order, c->salt));
+	do {
+		path = &free_paths[rnd(ut) % ARRAY_SIZE(free_paths)];
+	} while (!path->gfp != !c->folio ||
+		 (path->smp && num_online_cpus() == 1) ||
+		 (path->hardirq && IS_ENABLED(CONFIG_PREEMPT_RT)));
+
+	unhold(ut, c->page);
+	path->free(c->page, c->order);
+	c->page = NULL;
+}
+
+static void model_write(struct unmapped_test *ut, struct chunk *c)
+{
+	unsigned int nr = 1U << c->order;
+
+	KUNIT_ASSERT_TRUE(ut->test, is_stamped(c->page, nr, c->salt));
+	c->salt = rnd(ut);
+	stamp(c->page, nr, c->salt);
+	KUNIT_ASSERT_FALSE(ut->test, page_present(c->page + rnd(ut) % nr));
+}
+
+static void model_vmap(struct unmapped_test *ut, struct chunk *c)
+{
+	unsigned int i, nr = 1U << c->order;
+	void *addr = vmap_chunk(ut, c->page, nr);
+	u64 salt = rnd(ut);
+
+	for (i = 0; i < nr; i++) {
+		KUNIT_ASSERT_TRUE(ut->test, all_equal(addr + i * PAGE_SIZE,
+						      page_stamp(c->page + i, c->salt)));
+		memset64(addr + i * PAGE_SIZE, page_stamp(c->page + i, salt),
+			 PAGE_SIZE / sizeof(u64));
+	}
+	c->salt = salt;
+	kunit_release_action(ut->test, vunmap_action, addr);
+}
+
+static void model_check(struct unmapped_test *ut, const struct chunk *chunks)
+{
+	unsigned int i;
+	long used = 0;
+
+	unmapped_alloc_flush_deferred(ut->nid);
+	for (i = 0; i < NR_CHUNKS; i++)
+		if (chunks[i].page)
+			used += 1L << chunks[i].order;
+	KUNIT_ASSERT_EQ(ut->test, nr_used(ut), used);
+	KUNIT_ASSERT_EQ(ut->test, unmapped_alloc_check(ut->nid), 0);
+}
+
+static void model_step(struct unmapped_test *ut, struct chunk *chunks,
+		       unsigned int i)
+{
+	struct chunk *c = &chunks[rnd(ut) % NR_CHUNKS];
+	unsigned int op = rnd(ut) % 16;
+
+	if (i % 500 == 0)
+		model_check(ut, chunks);
+	if (i % 1000 == 0)
+		unmapped_alloc_drain(ut->nid);
+	if (i % 20000 == 0)
+		drop_slab();
+
+	if (!c->page)
+		model_alloc(ut, c);
+	else if (op < 14)
+		model_free(ut, c);
+	else if (op == 14)
+		model_write(ut, c);
+	else
+		model_vmap(ut, c);
+}
+
+static void random_operations(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	u32 s = seed ?: get_random_u32();
+	struct chunk *chunks;
+	unsigned int i;
+
+	chunks = kunit_kcalloc(test, NR_CHUNKS, sizeof(*chunks), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, chunks);
+	kunit_info(test, "unmapped_alloc_kunit.seed=%u", s);
+	prandom_seed_state(&ut->rnd, s);
+
+	for (i = 0; i < NR_OPS; i++)
+		model_step(ut, chunks, i);
+
+	for (i = 0; i < NR_CHUNKS; i++)
+		if (chunks[i].page)
+			model_free(ut, &chunks[i]);
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+}
+
+/* Tasks on all CPUs */
+
+#define NR_TASK_OPS	4000
+#define NR_TASK_CHUNKS	8
+
+/**
+ * struct unmapped_user - a task that uses the cache
+ * @done: it has ended
+ * @nid: memory node to allocate from
+ * @rnd: random numbers
+ * @nr_failed: allocations that failed
+ * @nr_wrong: chunks that were present, not zero, or changed by others
+ */
+struct unmapped_user {
+	struct completion	done;
+	int			nid;
+	struct rnd_state	rnd;
+	unsigned int		nr_failed;
+	unsigned int		nr_wrong;
+};
+
+static void user_take(struct unmapped_user *u, struct chunk *c)
+{
+	u32 r = prandom_u32_state(&u->rnd);
+	unsigned int nr;
+
+	c->order = __ffs(r | BIT(UNMAPPED_MAX_ORDER));
+	c->salt = r;
+	nr = 1U << c->order;
+	c->page = unmapped_pages_alloc(GFP_KERNEL, c->order, u->nid);
+	if (!c->page) {
+		u->nr_failed++;
+		return;
+	}
+	u->nr_wrong += nr_present(c->page, nr) || !is_zero(c->page, nr);
+	stamp(c->page, nr, c->salt);
+}
+
+static void user_give(struct unmapped_user *u, struct chunk *c)
+{
+	u->nr_wrong += !is_stamped(c->page, 1U << c->order, c->salt);
+	switch (c->salt >> 30) {
+	case 0:
+		free_pages_nolock(c->page, c->order);
+		break;
+	case 1:
+		free_locked(c->page, c->order);
+		break;
+	case 2:
+		free_by_large_folio_batch(c->page, c->order);
+		break;
+	default:
+		__free_pages(c->page, c->order);
+	}
+	c->page = NULL;
+}
+
+static int user_fn(void *data)
+{
+	struct chunk chunks[NR_TASK_CHUNKS] = {};
+	struct unmapped_user *u = data;
+	struct chunk *c;
+	unsigned int i;
+
+	for (i = 0; i < NR_TASK_OPS; i++) {
+		c = &chunks[prandom_u32_state(&u->rnd) % NR_TASK_CHUNKS];
+		if (c->page)
+			user_give(u, c);
+		else
+			user_take(u, c);
+		cond_resched();
+	}
+	for (i = 0; i < NR_TASK_CHUNKS; i++)
+		if (chunks[i].page)
+			user_give(u, &chunks[i]);
+	complete(&u->done);
+
+	return 0;
+}
+
+static bool start_user(struct unmapped_test *ut, struct unmapped_user *u, int cpu)
+{
+	struct task_struct *task;
+
+	init_completion(&u->done);
+	u->nid = ut->nid;
+	prandom_seed_state(&u->rnd, rnd(ut));
+	task = kthread_run_on_cpu(user_fn, u, cpu, "unmapped_kunit/%u");
+	if (IS_ERR(task))
+		complete(&u->done);
+
+	return !IS_ERR(task);
+}
+
+static void tasks_on_all_cpus(struct kunit *test)
+{
+	unsigned int i, nr = 2 * num_online_cpus();
+	struct unmapped_test *ut = test->priv;
+	unsigned int rounds = 0;
+	struct unmapped_user *users;
+	int cpu;
+
+	users = kunit_kcalloc(test, nr, sizeof(*users), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, users);
+	prandom_seed_state(&ut->rnd, seed ?: get_random_u32());
+
+	i = 0;
+	for_each_online_cpu(cpu) {
+		KUNIT_EXPECT_TRUE(test, start_user(ut, &users[i++], cpu));
+		KUNIT_EXPECT_TRUE(test, start_user(ut, &users[i++], cpu));
+	}
+	for (i = 0; i < nr; i++) {
+		while (!wait_for_completion_timeout(&users[i].done, 1)) {
+			unmapped_alloc_drain(ut->nid);
+			KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+			if (++rounds % 16 == 0)
+				drop_slab();
+		}
+		KUNIT_EXPECT_EQ(test, users[i].nr_failed, 0);
+		KUNIT_EXPECT_EQ(test, users[i].nr_wrong, 0);
+	}
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+}
+
+/* All tests */
+
+static void unmapped_test_end(void *data)
+{
+	struct unmapped_test *ut = data;
+	struct kunit *test = ut->test;
+
+	give_all(ut);
+	xa_destroy(&ut->held);
+	unmapped_alloc_drain(ut->nid);
+
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	KUNIT_EXPECT_EQ(test, node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE),
+			ut->reclaimable);
+}
+
+static int unmapped_test_init(struct kunit *test)
+{
+	struct unmapped_test *ut;
+
+	if (!unmapped_alloc_enabled())
+		kunit_skip(test, "unmapped_alloc is off");
+
+	ut = kunit_kzalloc(test, sizeof(*ut), GFP_KERNEL);
+	if (!ut)
+		return -ENOMEM;
+
+	ut->test = test;
+	ut->nid = numa_mem_id();
+	xa_init(&ut->held);
+	test->priv = ut;
+	unmapped_alloc_drain(ut->nid);
+	ut->used = node_stat(ut->nid, NR_DIRECT_UNMAPPED_USED);
+	ut->reclaimable = node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE);
+
+	return kunit_add_action_or_reset(test, unmapped_test_end, ut);
+}
+
+static struct kunit_case unmapped_test_cases[] = {
+	KUNIT_CASE_PARAM(r1_absent_on_every_cpu, order_gen_params),
+	KUNIT_CASE(r1_absent_from_the_first_moment),
+	KUNIT_CASE(r1_absent_after_access),
+	KUNIT_CASE(r2_zero_after_dirty_refill),
+	KUNIT_CASE_PARAM(r2_zero_after_use, order_gen_params),
+	KUNIT_CASE(r2_zero_when_returned),
+	KUNIT_CASE(r3_closed_to_bad_requests),
+	KUNIT_CASE_PARAM(r3_closed_to_atomic_misses, atomic_gfp_gen_params),
+	KUNIT_CASE(r3_closed_to_interrupts),
+	KUNIT_CASE_PARAM(r3_closed_when_refill_fails, failure_gen_params),
+	KUNIT_CASE(r3_closed_to_reclaimers),
+	KUNIT_CASE_PARAM(r4_whole_after_drain, order_gen_params),
+	KUNIT_CASE(r4_whole_after_fallback),
+	KUNIT_CASE(r4_whole_after_single_pages),
+	KUNIT_CASE(r4_whole_gigabytes),
+	KUNIT_CASE_PARAM(r5_quiet_hits_and_frees, order_gen_params),
+	KUNIT_CASE_PARAM(r6_free_of_charge, order_gen_params),
+	KUNIT_CASE(r6_free_of_charge_afterwards),
+	KUNIT_CASE_PARAM(r7_no_split_of_whole_blocks, order_gen_params),
+	KUNIT_CASE(r7_no_split_by_alias),
+	KUNIT_CASE_PARAM(order_is_as_from_alloc_pages, order_gen_params),
+	KUNIT_CASE_PARAM(order_makes_a_folio, order_gen_params),
+	KUNIT_CASE_PARAM(order_fills_a_block, order_gen_params),
+	KUNIT_CASE(this_node_is_honoured),
+	KUNIT_CASE(other_nodes_help_out),
+	KUNIT_CASE(no_node_follows_the_policy),
+	KUNIT_CASE_PARAM(free_comes_back, free_path_gen_params),
+	KUNIT_CASE(free_is_deferred),
+	KUNIT_CASE(free_mixed_folio_batch),
+	KUNIT_CASE_PARAM(free_mixed_run, mix_gen_params),
+	KUNIT_CASE_PARAM(free_run_of_whole_block, order_gen_params),
+	KUNIT_CASE(free_ordinary_neighbours),
+	KUNIT_CASE_PARAM(fallback_is_absent_and_zero, small_order_gen_params),
+	KUNIT_CASE(fallback_if_blocks_stay_present),
+	KUNIT_CASE_SLOW(idle_blocks_are_returned),
+	KUNIT_CASE_SLOW(fallback_pages_are_returned),
+	KUNIT_CASE(shrinker_returns_idle_blocks),
+	KUNIT_CASE(idle_blocks_are_available),
+	KUNIT_CASE(fullest_block_is_used_first),
+	KUNIT_CASE_PARAM(counters_add_up, order_gen_params),
+	KUNIT_CASE(account_charges_what_is_used),
+	KUNIT_CASE(account_keeps_limits),
+	KUNIT_CASE_SLOW(random_operations),
+	KUNIT_CASE_SLOW(tasks_on_all_cpus),
+	{}
+};
+
+static struct kunit_suite unmapped_test_suite = {
+	.name = "unmapped_alloc",
+	.init = unmapped_test_init,
+	.test_cases = unmapped_test_cases,
+};
+
+/* Only what must hold where there is no cache: no page at all */
+static void r3_closed_when_off(struct kunit *test)
+{
+	unsigned int order;
+	struct page *page;
+
+	if (unmapped_alloc_enabled())
+		kunit_skip(test, "unmapped_alloc is on");
+
+	for (order = 0; order <= MAX_PAGE_ORDER; order++)
+		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL, order,
+							     NUMA_NO_NODE));
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_drain(numa_mem_id()), 0);
+
+	page = alloc_page(GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_FALSE(test, is_unmapped_page(page));
+	KUNIT_EXPECT_TRUE(test, page_present(page));
+	__free_page(page);
+}
+
+static struct kunit_case unmapped_off_test_cases[] = {
+	KUNIT_CASE(r3_closed_when_off),
+	{}
+};
+
+static struct kunit_suite unmapped_off_test_suite = {
+	.name = "unmapped_alloc_off",
+	.test_cases = unmapped_off_test_cases,
+};
+
+kunit_test_suites(&unmapped_test_suite, &unmapped_off_test_suite);
+
+MODULE_DESCRIPTION("KUnit tests of the cache of pages absent from the direct map");
+MODULE_LICENSE("GPL");
