@@ -34,7 +34,8 @@ lock() {
 }
 
 # progress WHAT LOG HOWFAR COMMAND...: run COMMAND with its output in LOG; meanwhile say what runs, how far it is (the
-# output of the shell code HOWFAR) and how long it took. On failure show the compiler's first errors, or else the log's end.
+# output of the shell code HOWFAR) and how long it took. On failure show the compiler's
+# first errors, or else the log's end, and HINT if it is set.
 progress() {
 	local what=$1 log=$2 howfar=$3 pid t0=$SECONDS rc=0 next=0 every=10 eol=$'\n'
 	shift 3
@@ -56,6 +57,6 @@ progress() {
 	else
 		printf '\n' >&2
 		grep -m 3 -A 3 -E '([0-9]: |fatal )error: |undefined reference' "$log" >&2 || tail -n 10 "$log" >&2
-		die "$what failed: the whole log is $log"
+		die "$what failed${HINT:+: $HINT} (the whole log: $log)"
 	fi
 }
