@@ -334,17 +334,24 @@ static void give(struct unmapped_test *ut, struct page *page)
 	unmapped_alloc_flush_deferred(ut->nid);
 }
 
-/* Pages of the page allocator, split into single ones that the test has */
-static struct page *take_ordinary(struct unmapped_test *ut, unsigned int order)
+static void split_held(struct unmapped_test *ut, struct page *page)
 {
-	struct page *page;
-	unsigned int i;
+	unsigned int i, order = unhold(ut, page);
 
-	page = alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_THISNODE, order);
-	KUNIT_ASSERT_NOT_NULL(ut->test, page);
 	split_page(page, order);
 	for (i = 0; i < 1U << order; i++)
 		hold(ut, page + i, 0);
+}
+
+/* Single pages of the page allocator */
+static struct page *take_ordinary(struct unmapped_test *ut, unsigned int order)
+{
+	struct page *page;
+
+	page = alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_THISNODE, order);
+	KUNIT_ASSERT_NOT_NULL(ut->test, page);
+	hold(ut, page, order);
+	split_held(ut, page);
 
 	return page;
 }
@@ -685,6 +692,15 @@ static void r2_zero_when_returned(struct kunit *test)
 
 /* r3: closed */
 
+static void expect_refused(struct unmapped_test *ut, gfp_t gfp, unsigned int order)
+{
+	struct page *page = unmapped_pages_alloc(gfp, order, ut->nid);
+
+	KUNIT_EXPECT_NULL_MSG(ut->test, page, "gfp %pGg, order %u", &gfp, order);
+	if (page)
+		hold(ut, page, order);
+}
+
 static void r3_closed_to_bad_requests(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
@@ -692,15 +708,13 @@ static void r3_closed_to_bad_requests(struct kunit *test)
 
 	/* With and without pages in the cache */
 	for (order = UNMAPPED_MAX_ORDER + 1; order < 64; order++)
-		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL, order, ut->nid));
+		expect_refused(ut, GFP_KERNEL, order);
 	take(ut, GFP_KERNEL, 0);
 	for (order = 0; order <= MAX_PAGE_ORDER; order++) {
-		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL | GFP_DMA,
-							     order, ut->nid));
-		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL | GFP_DMA32,
-							     order, ut->nid));
+		expect_refused(ut, GFP_KERNEL | GFP_DMA, order);
+		expect_refused(ut, GFP_KERNEL | GFP_DMA32, order);
 	}
-	KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL, UINT_MAX, ut->nid));
+	expect_refused(ut, GFP_KERNEL, UINT_MAX);
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 1);
 }
 
@@ -848,15 +862,11 @@ static void r3_closed_when_refill_fails(struct kunit *test)
 	struct unmapped_test *ut = test->priv;
 	long free = nr_free_pages_drained();
 	unsigned int i, order;
-	struct page *page;
 
 	__kunit_activate_static_stub(test, failure->step, failure->stub);
 	for (i = 0; i < 10; i++) {
 		for (order = 0; order <= UNMAPPED_MAX_ORDER; order++) {
-			page = unmapped_pages_alloc(GFP_KERNEL, order, ut->nid);
-			KUNIT_EXPECT_NULL(test, page);
-			if (page)
-				hold(ut, page, order);
+			expect_refused(ut, GFP_KERNEL, order);
 			expect_as_before(ut);
 		}
 	}
@@ -868,14 +878,10 @@ static void r3_closed_when_refill_fails(struct kunit *test)
 
 static void r3_closed_to_reclaimers(struct kunit *test)
 {
-	struct unmapped_test *ut = test->priv;
 	unsigned int noreclaim = memalloc_noreclaim_save();
-	struct page *page = unmapped_pages_alloc(GFP_KERNEL, 0, ut->nid);
 
+	expect_refused(test->priv, GFP_KERNEL, 0);
 	memalloc_noreclaim_restore(noreclaim);
-	KUNIT_EXPECT_NULL(test, page);
-	if (page)
-		hold(ut, page, 0);
 }
 
 /* r4: whole */
@@ -1236,8 +1242,11 @@ static void order_is_as_from_alloc_pages(struct kunit *test)
 	unsigned int order = *(unsigned int *)test->param_value;
 	unsigned int i, nr = 1U << order;
 	struct unmapped_test *ut = test->priv;
-	struct page *page = take(ut, GFP_KERNEL, order);
+	struct page *page;
 
+	/* Also after others used it */
+	give(ut, take(ut, GFP_KERNEL, order));
+	page = take(ut, GFP_KERNEL, order);
 	KUNIT_EXPECT_TRUE(test, IS_ALIGNED(page_to_pfn(page), nr));
 	KUNIT_EXPECT_EQ(test, page_count(page), 1);
 	KUNIT_EXPECT_FALSE(test, PageCompound(page));
@@ -1287,17 +1296,25 @@ static void order_fills_a_block(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, is_zero(page, BLOCK_PAGES));
 }
 
+static struct page *take_from(struct unmapped_test *ut, gfp_t gfp, int nid)
+{
+	struct page *page = unmapped_pages_alloc(gfp, 0, nid);
+
+	KUNIT_ASSERT_NOT_NULL(ut->test, page);
+	hold(ut, page, 0);
+
+	return page;
+}
+
 static void this_node_is_honoured(struct kunit *test)
 {
 	struct page *page;
 	int nid;
 
 	for_each_node_state(nid, N_MEMORY) {
-		page = unmapped_pages_alloc(GFP_KERNEL | __GFP_THISNODE, 0, nid);
-		KUNIT_ASSERT_NOT_NULL(test, page);
+		page = take_from(test->priv, GFP_KERNEL | __GFP_THISNODE, nid);
 		KUNIT_EXPECT_EQ(test, page_to_nid(page), nid);
-		__free_page(page);
-		unmapped_alloc_drain(nid);
+		KUNIT_EXPECT_FALSE(test, page_present(page));
 	}
 }
 
@@ -1306,38 +1323,25 @@ static void other_nodes_help_out(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
 	int other = next_memory_node(ut->nid);
-	struct page *page, *cached;
+	struct page *page;
 
 	if (other == MAX_NUMNODES)
 		other = first_memory_node;
 	if (other == ut->nid)
 		kunit_skip(test, "there is one memory node only");
 
-	cached = unmapped_pages_alloc(GFP_KERNEL | __GFP_THISNODE, 0, other);
-	KUNIT_ASSERT_NOT_NULL(test, cached);
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
 	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
-	page = unmapped_pages_alloc(GFP_KERNEL | __GFP_THISNODE, 0, ut->nid);
-	KUNIT_EXPECT_NULL(test, page);
-	page = unmapped_pages_alloc(GFP_KERNEL, 0, ut->nid);
-	KUNIT_EXPECT_NOT_NULL(test, page);
-	if (page) {
-		KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
-		__free_page(page);
-	}
-	__free_page(cached);
-	unmapped_alloc_drain(other);
+	expect_refused(ut, GFP_KERNEL | __GFP_THISNODE, 0);
+	page = take_from(ut, GFP_KERNEL, ut->nid);
+	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
 }
 
 static void no_node_follows_the_policy(struct kunit *test)
 {
-	struct page *page = unmapped_pages_alloc(GFP_KERNEL, 0, NUMA_NO_NODE);
-	int nid;
+	struct page *page = take_from(test->priv, GFP_KERNEL, NUMA_NO_NODE);
 
-	KUNIT_ASSERT_NOT_NULL(test, page);
-	nid = page_to_nid(page);
 	KUNIT_EXPECT_FALSE(test, page_present(page));
-	__free_page(page);
-	unmapped_alloc_drain(nid);
 }
 
 /* The ways to free pages */
@@ -1636,16 +1640,32 @@ static void free_mixed_folio_batch(struct kunit *test)
 
 /* Contiguous runs of pages, some of which are ours */
 
+#define NR_RUN		MAX_ORDER_NR_PAGES
+
+/**
+ * struct mix - pages of a run
+ * @desc: which of them are ours
+ * @ours: is the page with this index?
+ * @len: number of pages that are freed together
+ */
 static const struct mix {
 	const char	*desc;
 	bool		(*ours)(unsigned int i);
+	unsigned int	len;
 } mixes[] = {
-	{ "every page", every_page },
-	{ "every other page", every_other_page },
-	{ "a few pages", a_few_pages },
-	{ "nearly all pages", nearly_all_pages },
-	{ "across blocks", across_blocks },
-	{ "first block", first_block },
+	{ "every page", every_page, NR_RUN },
+	{ "every other page", every_other_page, NR_RUN },
+	{ "every other page of a block", every_other_page, BLOCK_PAGES },
+	{ "every other page of 16", every_other_page, 16 },
+	{ "every other page of 8", every_other_page, 8 },
+	{ "every other page of 2", every_other_page, 2 },
+	{ "every other page of 11", every_other_page, 11 },
+	{ "a few pages", a_few_pages, NR_RUN },
+	{ "a few pages of 61", a_few_pages, 61 },
+	{ "nearly all pages", nearly_all_pages, NR_RUN },
+	{ "nearly all pages of 61", nearly_all_pages, 61 },
+	{ "across blocks", across_blocks, NR_RUN },
+	{ "first block", first_block, NR_RUN },
 };
 
 KUNIT_ARRAY_PARAM_DESC(mix, mixes, desc);
@@ -1664,24 +1684,29 @@ static void *vmap_and_unhold(struct unmapped_test *ut, struct page *page,
 	return addr;
 }
 
+static void vfree_run(struct unmapped_test *ut, struct page *page, unsigned int nr)
+{
+	void *addr = vmap_and_unhold(ut, page, nr);
+
+	memset(addr, 0x5a, nr * PAGE_SIZE);
+	vfree(addr);
+	unmapped_alloc_flush_deferred(ut->nid);
+}
+
 static void free_mixed_run(struct kunit *test)
 {
 	const struct mix *mix = test->param_value;
 	struct unmapped_test *ut = test->priv;
-	unsigned int i, nr = 1U << MAX_PAGE_ORDER;
 	struct direct_map map = read_direct_map(ut);
-	unsigned int ours;
+	unsigned int i, ours, nr = NR_RUN;
 	struct page *page;
-	void *addr;
 
 	page = take_ordinary(ut, MAX_PAGE_ORDER);
 	ours = make_ours(ut, page, nr, mix->ours);
 	KUNIT_EXPECT_EQ(test, nr_used(ut), ours);
 
-	addr = vmap_and_unhold(ut, page, nr);
-	memset(addr, 0x5a, nr * PAGE_SIZE);
-	vfree(addr);
-	unmapped_alloc_flush_deferred(ut->nid);
+	for (i = 0; i < nr; i += mix->len)
+		vfree_run(ut, page + i, min(mix->len, nr - i));
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), ours);
 	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
@@ -1697,14 +1722,21 @@ static void free_mixed_run(struct kunit *test)
 		expect_whole_map(ut, &map);
 }
 
+static const unsigned int halves[] = { 0, 1 };
+
+static void half_desc(const unsigned int *half, char *desc)
+{
+	strscpy(desc, *half ? "the second one" : "the first one", KUNIT_PARAM_DESC_SIZE);
+}
+
+KUNIT_ARRAY_PARAM(half, halves, half_desc);
+
 /* A block that is ours beside one that is not */
 static void free_run_of_whole_block(struct kunit *test)
 {
-	unsigned int half = *(unsigned int *)test->param_value % 2;
+	unsigned int half = *(unsigned int *)test->param_value;
 	struct unmapped_test *ut = test->priv;
-	unsigned int i, nr = 1U << MAX_PAGE_ORDER;
 	struct page *page, *block;
-	void *addr;
 
 	page = take_ordinary(ut, MAX_PAGE_ORDER);
 	block = page + half * BLOCK_PAGES;
@@ -1712,15 +1744,9 @@ static void free_run_of_whole_block(struct kunit *test)
 	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
 	KUNIT_ASSERT_PTR_EQ(test, take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER), block);
 	kunit_deactivate_static_stub(test, unmapped_get_pages);
-	unhold(ut, block);
-	split_page(block, UNMAPPED_MAX_ORDER);
-	for (i = 0; i < BLOCK_PAGES; i++)
-		hold(ut, block + i, 0);
+	split_held(ut, block);
 
-	addr = vmap_and_unhold(ut, page, nr);
-	memset(addr, 0x5a, nr * PAGE_SIZE);
-	vfree(addr);
-	unmapped_alloc_flush_deferred(ut->nid);
+	vfree_run(ut, page, NR_RUN);
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES);
 	KUNIT_EXPECT_TRUE(test, is_zero(block, BLOCK_PAGES));
@@ -1884,10 +1910,7 @@ static void give_single_pages(struct unmapped_test *ut, struct page *page,
 {
 	unsigned int i;
 
-	unhold(ut, page);
-	split_page(page, UNMAPPED_MAX_ORDER);
-	for (i = 0; i < BLOCK_PAGES; i++)
-		hold(ut, page + i, 0);
+	split_held(ut, page);
 	for (i = 0; i < nr; i++)
 		give(ut, page + i * 2);
 }
@@ -2367,10 +2390,12 @@ static void unmapped_test_end(void *data)
 {
 	struct unmapped_test *ut = data;
 	struct kunit *test = ut->test;
+	int nid;
 
 	give_all(ut);
 	xa_destroy(&ut->held);
-	unmapped_alloc_drain(ut->nid);
+	for_each_node_state(nid, N_MEMORY)
+		unmapped_alloc_drain(nid);
 
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
@@ -2432,7 +2457,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(free_is_deferred),
 	KUNIT_CASE(free_mixed_folio_batch),
 	KUNIT_CASE_PARAM(free_mixed_run, mix_gen_params),
-	KUNIT_CASE_PARAM(free_run_of_whole_block, order_gen_params),
+	KUNIT_CASE_PARAM(free_run_of_whole_block, half_gen_params),
 	KUNIT_CASE(free_ordinary_neighbours),
 	KUNIT_CASE_PARAM(fallback_is_absent_and_zero, small_order_gen_params),
 	KUNIT_CASE(fallback_if_blocks_stay_present),
