@@ -1,0 +1,411 @@
+// SPDX-License-Identifier: GPL-2.0
+/*
+ * What the benches measure from user space, in the guest. Prints lines
+ * "NAME VALUE". The ways to age memory, and to read what the kernel counts, are
+ * those of the selftest.
+ */
+#define main secretmem_frag_main
+#include "secretmem_frag.c"
+#undef main
+
+#include <err.h>
+#include <stdint.h>
+
+/* Much less than RLIMIT_MEMLOCK, which has been raised, and than memory */
+#define FLUSH_PAGES	(40 * 512)
+#define IDLE_PAGES	(32 * 512)
+#define IDLE_SECONDS	5
+#define CYCLE_PAGES	512
+#define CYCLE_REPEATS	60
+#define FILL_PAGES	512
+#define NR_TASKS	8
+
+static uint64_t now_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+
+	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+/* The number of instructions, under -icount shift=0 */
+static uint64_t instructions(void)
+{
+	uint32_t low, high;
+
+	asm volatile("rdtsc" : "=a" (low), "=d" (high) :: "memory");
+
+	return (uint64_t)high << 32 | low;
+}
+
+/* memfd_secret(2), or the same steps with memfd_create(2) to compare with */
+static void area_open(struct secret *s, bool secret, size_t nr_pages)
+{
+	size_t size = nr_pages * page_size;
+
+	if (secret) {
+		if (secret_open(s, size))
+			err(1, "memfd_secret");
+		return;
+	}
+
+	s->size = size;
+	s->fd = memfd_create("bench", 0);
+	if (s->fd < 0 || ftruncate(s->fd, size))
+		err(1, "memfd_create");
+	s->mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, s->fd, 0);
+	if (s->mem == MAP_FAILED)
+		err(1, "mmap");
+}
+
+static void area_touch(struct secret *s)
+{
+	size_t i;
+
+	for (i = 0; i < s->size; i += page_size)
+		*(volatile char *)(s->mem + i) = 1;
+}
+
+static void cycle(bool secret, size_t nr_pages)
+{
+	struct secret s;
+
+	area_open(&s, secret, nr_pages);
+	area_touch(&s);
+	secret_close(&s);
+}
+
+/* Rows 1 and 2: 1 MiB of secret memory after ageing */
+
+static void bench_placement(const char *how)
+{
+	static const char * const names[] = {
+		[AGEING_NONE]		= "fresh",
+		[AGEING_MOVABLE]	= "movable",
+		[AGEING_STRIDED]	= "strided",
+		[AGEING_RANDOM]		= "random",
+	};
+	struct direct_map before, now;
+	size_t bytes = aged_bytes();
+	struct aged aged = {};
+	struct secret s;
+	unsigned int i;
+	long splits;
+
+	for (i = 0; i < sizeof(names) / sizeof(*names); i++)
+		if (!strcmp(how, names[i]))
+			break;
+	if (age(&aged, i, bytes))
+		err(1, "ageing");
+	printf("aged_mib %zu\n", bytes / MIB);
+
+	before = direct_map();
+	splits = nr_splits();
+	area_open(&s, true, SECRET_PAGES);
+	area_touch(&s);
+	now = direct_map();
+	printf("splits %ld\n", nr_splits() - splits);
+	printf("lost_in_use %ld\n", (now.kib_4k - before.kib_4k) / 1024);
+
+	secret_close(&s);
+	drain();
+	wait_for((now = direct_map(), now.kib_4k <= before.kib_4k));
+	printf("lost_after %ld\n", (now.kib_4k - before.kib_4k) / 1024);
+}
+
+/* Row 3: times, each in turn with two of memfd_create, of which one is control */
+
+static uint64_t fill_ns(bool secret)
+{
+	struct secret s;
+	uint64_t t;
+
+	area_open(&s, secret, FILL_PAGES);
+	t = now_ns();
+	area_touch(&s);
+	t = now_ns() - t;
+	secret_close(&s);
+
+	return t;
+}
+
+static uint64_t fill_fresh_ns(bool secret)
+{
+	drain();
+
+	return fill_ns(secret);
+}
+
+static uint64_t cycle_ns(bool secret)
+{
+	uint64_t t = now_ns();
+
+	cycle(secret, FILL_PAGES);
+
+	return now_ns() - t;
+}
+
+/* Tasks that wait for a byte, do a cycle of that kind, and send one back */
+static int task_start[NR_TASKS], tasks_done;
+
+static void start_tasks(void)
+{
+	int start[2], done[2];
+	unsigned int i;
+	char secret;
+
+	if (pipe(done))
+		err(1, "pipe");
+	for (i = 0; i < NR_TASKS; i++) {
+		if (pipe(start))
+			err(1, "pipe");
+		switch (fork()) {
+		case -1:
+			err(1, "fork");
+		case 0:
+			close(start[1]);
+			while (read(start[0], &secret, 1) == 1) {
+				cycle(secret, FILL_PAGES / 4);
+				if (write(done[1], "", 1) != 1)
+					break;
+			}
+			_exit(0);
+		}
+		close(start[0]);
+		task_start[i] = start[1];
+	}
+	close(done[1]);
+	tasks_done = done[0];
+}
+
+static uint64_t cycle_8_tasks_ns(bool secret)
+{
+	uint64_t t = now_ns();
+	char kind = secret;
+	unsigned int i;
+
+	for (i = 0; i < NR_TASKS; i++)
+		if (write(task_start[i], &kind, 1) != 1)
+			err(1, "task");
+	for (i = 0; i < NR_TASKS; i++)
+		if (read(tasks_done, &kind, 1) != 1)
+			errx(1, "a task failed");
+
+	return now_ns() - t;
+}
+
+static void bench_times(unsigned int nr_pairs)
+{
+	static const struct {
+		const char *name;
+		uint64_t (*fn)(bool secret);
+		unsigned int nr_pages;
+	} benches[] = {
+		{ "recycled", fill_ns, FILL_PAGES },
+		{ "fresh", fill_fresh_ns, FILL_PAGES },
+		{ "cycle_1", cycle_ns, FILL_PAGES },
+		{ "cycle_8", cycle_8_tasks_ns, NR_TASKS * FILL_PAGES / 4 },
+	};
+	unsigned int i, k, arm;
+
+	start_tasks();
+	for (k = 0; k < sizeof(benches) / sizeof(*benches); k++) {
+		for (i = 0; i < nr_pairs + 4; i++) {
+			uint64_t t[3];
+
+			/* A B C, C B A, ...: A is secret memory, C the control */
+			for (arm = 0; arm < 3; arm++) {
+				unsigned int n = i % 2 ? 2 - arm : arm;
+
+				t[n] = benches[k].fn(n == 0);
+			}
+			/* The first ones warm up */
+			if (i >= 4)
+				printf("%s %.1f %.1f %.1f\n", benches[k].name,
+				       (double)t[0] / benches[k].nr_pages,
+				       (double)t[1] / benches[k].nr_pages,
+				       (double)t[2] / benches[k].nr_pages);
+		}
+		fflush(stdout);
+	}
+}
+
+/*
+ * Rows 5 and 6: flushes. What on_each_cpu() runs on every CPU to flush kernel
+ * addresses, on whatever behalf, is counted by ftrace's function profiler.
+ */
+
+#define TRACING "/sys/kernel/tracing/"
+static const char * const flush_functions[] = {
+	"do_flush_tlb_all",
+	"do_kernel_range_flush",
+	"__cpa_flush_all",
+	"__cpa_flush_tlb",
+};
+#define NR_FLUSH_FUNCTIONS	4
+
+static void count_flushes(void)
+{
+	unsigned int i;
+
+	/* One write adds one function */
+	for (i = 0; i < NR_FLUSH_FUNCTIONS; i++)
+		if (!proc_write(TRACING "set_ftrace_filter", flush_functions[i]))
+			err(1, "%s", flush_functions[i]);
+	if (!proc_write(TRACING "function_profile_enabled", "1"))
+		err(1, "function profiler");
+}
+
+static double nr_flushes(void)
+{
+	unsigned int i, cpu, nr_cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	char path[64], line[256], name[64];
+	unsigned long hits, sum = 0;
+	FILE *f;
+
+	for (cpu = 0; cpu < nr_cpus; cpu++) {
+		snprintf(path, sizeof(path), TRACING "trace_stat/function%u", cpu);
+		f = fopen(path, "r");
+		if (!f)
+			err(1, "%s", path);
+		while (fgets(line, sizeof(line), f))
+			for (i = 0; i < NR_FLUSH_FUNCTIONS; i++)
+				if (sscanf(line, "%63s %lu", name, &hits) == 2 &&
+				    !strcmp(name, flush_functions[i]))
+					sum += hits;
+		fclose(f);
+	}
+
+	return (double)sum / nr_cpus;
+}
+
+static void bench_flushes(void)
+{
+	unsigned int i;
+	double before;
+
+	count_flushes();
+	drain();
+	before = nr_flushes();
+	cycle(true, FLUSH_PAGES);
+	printf("flushes_taken %.2f\n", (nr_flushes() - before) * 1000 / FLUSH_PAGES);
+
+	for (i = 0; i < 3; i++)
+		cycle(true, CYCLE_PAGES);
+	before = nr_flushes();
+	for (i = 0; i < 20; i++)
+		cycle(true, CYCLE_PAGES);
+	printf("flushes_steady %.4f\n",
+	       (nr_flushes() - before) / (20 * CYCLE_PAGES));
+}
+
+/* Row 6: instructions, the fewest of many cycles */
+
+static void bench_cycles(void)
+{
+	uint64_t t[3], fill, whole, min_fill, min_whole;
+	struct secret s;
+	unsigned int i;
+	int secret;
+
+	for (secret = 0; secret < 2; secret++) {
+		const char *name = secret ? "secret" : "memfd";
+
+		min_fill = min_whole = -1;
+		for (i = 0; i < CYCLE_REPEATS; i++) {
+			t[0] = instructions();
+			area_open(&s, secret, CYCLE_PAGES);
+			t[1] = instructions();
+			area_touch(&s);
+			t[2] = instructions();
+			secret_close(&s);
+			whole = instructions() - t[0];
+			fill = t[2] - t[1];
+			min_whole = whole < min_whole ? whole : min_whole;
+			min_fill = fill < min_fill ? fill : min_fill;
+		}
+		printf("%s_cycle %.2f\n", name, (double)min_whole / CYCLE_PAGES);
+		printf("%s_fill %.2f\n", name, (double)min_fill / CYCLE_PAGES);
+	}
+}
+
+/* Row 12: what is left of 64 MiB when everybody is gone */
+
+/* Half of the pages on each of two CPUs, whose batches may hold some back */
+static void cycle_on_two_cpus(void)
+{
+	struct secret s[2];
+	unsigned int i;
+	cpu_set_t cpus;
+
+	for (i = 0; i < 2; i++) {
+		CPU_ZERO(&cpus);
+		CPU_SET(i, &cpus);
+		if (sched_setaffinity(0, sizeof(cpus), &cpus))
+			err(1, "sched_setaffinity");
+		area_open(&s[i], true, IDLE_PAGES / 2);
+		area_touch(&s[i]);
+	}
+	for (i = 0; i < 2; i++)
+		secret_close(&s[i]);
+}
+
+static void bench_idle(void)
+{
+	struct direct_map before = direct_map(), now;
+	long idle;
+
+	cycle_on_two_cpus();
+	sleep(IDLE_SECONDS);
+	printf("held_kib %ld\n", vm_counter("nr_direct_unmapped_free") *
+	       (long)(page_size / 1024));
+
+	/* Idle blocks, and nothing else here, count as this */
+	cycle_on_two_cpus();
+	idle = vm_counter("nr_kernel_misc_reclaimable");
+	drain();
+	printf("idle_blocks %ld\n", idle / 512);
+	printf("returned_percent %.2f\n", idle ? 100.0 -
+	       100.0 * vm_counter("nr_kernel_misc_reclaimable") / idle : 0);
+
+	wait_for((now = direct_map(), now.kib_1g >= before.kib_1g));
+	printf("before_1g %ld\n", before.kib_1g >> 20);
+	printf("after_1g %ld\n", now.kib_1g >> 20);
+}
+
+static void use_all_cpus(void)
+{
+	cpu_set_t cpus;
+
+	memset(&cpus, 0xff, sizeof(cpus));
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		err(1, "sched_setaffinity");
+}
+
+int main(int argc, char *argv[])
+{
+	const char *what = argc > 1 ? argv[1] : "";
+	const char *arg = argc > 2 ? argv[2] : "";
+	const char *why = why_no_secret() ?: why_no_direct_map();
+
+	if (why)
+		errx(1, "%s", why);
+	/* The selftest keeps to one */
+	use_all_cpus();
+
+	if (!strcmp(what, "placement"))
+		bench_placement(arg);
+	else if (!strcmp(what, "times") && atoi(arg) > 0)
+		bench_times(atoi(arg));
+	else if (!strcmp(what, "flushes"))
+		bench_flushes();
+	else if (!strcmp(what, "cycles"))
+		bench_cycles();
+	else if (!strcmp(what, "idle"))
+		bench_idle();
+	else
+		errx(1, "what?");
+
+	return 0;
+}
