@@ -76,10 +76,10 @@
 #define NR_FILLS	(FILL_IDLE + 1)
 
 /*
- * How long pages stay unused before they are returned. A process that exits
- * is often followed by another one of its kind.
+ * How long pages stay unused before they are returned, in jiffies. A process
+ * that exits is often followed by another one of its kind.
  */
-#define IDLE_DELAY	HZ
+VISIBLE_IF_KUNIT unsigned long unmapped_idle_delay = HZ;
 
 /**
  * struct unmapped_block - the pages of one pageblock that are in the cache
@@ -673,7 +673,7 @@ static void free_unlock(struct unmapped_node *un, int nr, unsigned long flags)
 	spin_unlock_irqrestore(&un->lock, flags);
 
 	if (kick && !delayed_work_pending(&un->return_work))
-		queue_delayed_work(system_dfl_wq, &un->return_work, IDLE_DELAY);
+		queue_delayed_work(system_dfl_wq, &un->return_work, unmapped_idle_delay);
 }
 
 /* Put wiped chunks of one order back */
@@ -1107,7 +1107,7 @@ static void return_work_fn(struct work_struct *work)
 {
 	struct unmapped_node *un = container_of(to_delayed_work(work),
 						struct unmapped_node, return_work);
-	unsigned long before = jiffies - IDLE_DELAY;
+	unsigned long before = jiffies - unmapped_idle_delay;
 	unsigned long nr_used = READ_ONCE(un->nr_used);
 
 	/*
@@ -1127,7 +1127,7 @@ static void return_work_fn(struct work_struct *work)
 
 	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
 	    READ_ONCE(un->orders[FILL_SPLIT]))
-		queue_delayed_work(system_dfl_wq, &un->return_work, IDLE_DELAY);
+		queue_delayed_work(system_dfl_wq, &un->return_work, unmapped_idle_delay);
 }
 
 static unsigned long return_all(struct unmapped_node *un)

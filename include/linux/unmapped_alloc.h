@@ -60,6 +60,7 @@ int unmapped_set_valid(struct page *page, unsigned int nr, bool valid);
 #endif
 
 #ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST
+extern unsigned long unmapped_idle_delay;
 int unmapped_alloc_check(int nid);
 void unmapped_alloc_flush_deferred(int nid);
 #endif

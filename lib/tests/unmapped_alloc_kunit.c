@@ -1823,6 +1823,7 @@ static void idle_blocks_are_returned(struct kunit *test)
 	struct page *page[4];
 	unsigned int i;
 
+	unmapped_idle_delay = HZ;
 	for (i = 0; i < ARRAY_SIZE(page); i++)
 		page[i] = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
 	for (i = 1; i < ARRAY_SIZE(page); i++)
@@ -1845,6 +1846,7 @@ static void fallback_pages_are_returned(struct kunit *test)
 	struct mapping now;
 	unsigned int i;
 
+	unmapped_idle_delay = HZ;
 	make_ours(ut, page, BLOCK_PAGES, every_other_page);
 	for (i = 1; i < BLOCK_PAGES / 2; i += 2)
 		give(ut, page + i);
@@ -2396,6 +2398,7 @@ static void unmapped_test_end(void *data)
 	xa_destroy(&ut->held);
 	for_each_node_state(nid, N_MEMORY)
 		unmapped_alloc_drain(nid);
+	unmapped_idle_delay = HZ;
 
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
@@ -2419,6 +2422,8 @@ static int unmapped_test_init(struct kunit *test)
 	ut->nid = numa_mem_id();
 	xa_init(&ut->held);
 	test->priv = ut;
+	/* However slow the machine, the worker returns nothing meanwhile */
+	unmapped_idle_delay = 3600 * HZ;
 	unmapped_alloc_drain(ut->nid);
 	ut->used = node_stat(ut->nid, NR_DIRECT_UNMAPPED_USED);
 	ut->reclaimable = node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE);
