@@ -4,6 +4,7 @@
  * "NAME VALUE". The ways to age memory, and to read what the kernel counts, are
  * those of the selftest.
  */
+#define AGED_BYTES	(1024 * MIB)
 #define main secretmem_frag_main
 #include "secretmem_frag.c"
 #undef main
@@ -179,6 +180,16 @@ static void start_tasks(void)
 	tasks_done = done[0];
 }
 
+static void stop_tasks(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_TASKS; i++)
+		close(task_start[i]);
+	while (wait(NULL) > 0)
+		;
+}
+
 static uint64_t cycle_8_tasks_ns(bool secret)
 {
 	uint64_t t = now_ns();
@@ -218,6 +229,8 @@ static void bench_times(unsigned int nr_pairs)
 			for (arm = 0; arm < 3; arm++) {
 				unsigned int n = i % 2 ? 2 - arm : arm;
 
+				/* Have the same before each of them */
+				benches[k].fn(false);
 				t[n] = benches[k].fn(n == 0);
 			}
 			/* The first ones warm up */
@@ -229,6 +242,7 @@ static void bench_times(unsigned int nr_pairs)
 		}
 		fflush(stdout);
 	}
+	stop_tasks();
 }
 
 /*
@@ -361,8 +375,12 @@ static void bench_idle(void)
 	printf("held_kib %ld\n", vm_counter("nr_direct_unmapped_free") *
 	       (long)(page_size / 1024));
 
-	/* Idle blocks, and nothing else here, count as this */
+	/*
+	 * Idle blocks, and nothing else here, count as this. All are, once the
+	 * batches are flushed.
+	 */
 	cycle_on_two_cpus();
+	proc_write("/proc/sys/vm/drop_caches", "1");
 	idle = vm_counter("nr_kernel_misc_reclaimable");
 	drain();
 	printf("idle_blocks %ld\n", idle / 512);

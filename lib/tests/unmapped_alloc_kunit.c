@@ -786,7 +786,7 @@ static void r3_closed_to_interrupts(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
 	struct alloc_irq_work a = {
-		.work = IRQ_WORK_INIT_HARD(alloc_irq_work_fn),
+		.work = IRQ_WORK_INIT(alloc_irq_work_fn),
 		.nid = ut->nid,
 	};
 
@@ -844,9 +844,9 @@ static void expect_as_before(struct unmapped_test *ut)
 {
 	struct mapping *map, now;
 
+	unmapped_alloc_drain(ut->nid);
 	while (ut->nr_before) {
 		map = &ut->before[--ut->nr_before];
-		set_direct_map_collapse(map->page);
 		now = mapping_of(map->page);
 		KUNIT_EXPECT_TRUE(ut->test, page_present(map->page));
 		KUNIT_EXPECT_FALSE(ut->test, is_unmapped_page(map->page));
@@ -1066,9 +1066,10 @@ static long hit_and_free(struct unmapped_test *ut, unsigned int order)
 	struct flushes before, after;
 
 	before = count_flushes(ut);
-	for (i = 0; i < nr; i++)
+	for (i = 0; i < nr; i++) {
 		__free_pages(unmapped_pages_alloc(GFP_KERNEL, order, ut->nid), order);
-	unmapped_alloc_flush_deferred(ut->nid);
+		unmapped_alloc_flush_deferred(ut->nid);
+	}
 	after = count_flushes(ut);
 
 	return after.remote - before.remote +
@@ -1487,35 +1488,38 @@ static void free_irq_work_fn(struct irq_work *work)
 	__free_pages(f->page, f->order);
 }
 
-static void free_in_hardirq(struct page *page, unsigned int order)
+/* Returns whether it was a hard interrupt: an idle CPU may need none */
+static bool free_by_irq_work(struct page *page, unsigned int order, int cpu)
 {
 	struct free_irq_work f = {
-		.work = IRQ_WORK_INIT_HARD(free_irq_work_fn),
+		.work = IRQ_WORK_INIT(free_irq_work_fn),
 		.page = page,
 		.order = order,
 	};
 
-	irq_work_queue(&f.work);
+	irq_work_queue_on(&f.work, cpu);
 	irq_work_sync(&f.work);
-	KUNIT_EXPECT_TRUE(kunit_get_current_test(), f.in_hardirq);
+
+	return f.in_hardirq;
 }
 
-static void free_ipi(void *info)
+static void free_in_hardirq(struct page *page, unsigned int order)
 {
-	free_irq_work_fn(info);
+	bool in_hardirq;
+
+	migrate_disable();
+	in_hardirq = free_by_irq_work(page, order, smp_processor_id());
+	migrate_enable();
+	KUNIT_EXPECT_TRUE(kunit_get_current_test(), in_hardirq);
 }
 
 static void free_on_other_cpu(struct page *page, unsigned int order)
 {
-	struct free_irq_work f = { .page = page, .order = order };
-	unsigned int cpu = get_cpu();
-
-	smp_call_function_any(cpumask_of(cpumask_any_but(cpu_online_mask, cpu)),
-			      free_ipi, &f.work, 1);
-	put_cpu();
+	migrate_disable();
+	free_by_irq_work(page, order,
+			 cpumask_any_but(cpu_online_mask, smp_processor_id()));
+	migrate_enable();
 }
-
-#define ANY_ORDER	UNMAPPED_MAX_ORDER
 
 static const struct free_path {
 	const char	*desc;
@@ -2045,6 +2049,7 @@ static bool is_charged(struct page *page, struct mem_cgroup *memcg)
 {
 	struct folio *folio = page_folio(page);
 
+	guard(rcu)();
 	return folio_memcg_kmem(folio) && folio_memcg(folio) == memcg;
 }
 

@@ -34,7 +34,9 @@
 #define WAIT_SECONDS	10
 
 /* How much memory ages, in pipes of what size, and one in how many is freed */
-#define AGED_BYTES	(1024 * MIB)
+#ifndef AGED_BYTES
+#define AGED_BYTES	(256 * MIB)
+#endif
 #define PIPE_BYTES	MIB
 #define HOLE_EVERY	8
 
