@@ -206,6 +206,7 @@ struct direct_map {
 	unsigned long size_4k, size_2m, size_1g;
 };
 
+#ifdef CONFIG_PROC_FS
 static struct direct_map read_direct_map(struct unmapped_test *ut)
 {
 	struct seq_file m = { .buf = ut->text, .size = sizeof(ut->text) - 1 };
@@ -213,14 +214,19 @@ static struct direct_map read_direct_map(struct unmapped_test *ut)
 	int nr;
 
 	memset(ut->text, 0, sizeof(ut->text));
-	if (IS_ENABLED(CONFIG_PROC_FS))
-		arch_report_meminfo(&m);
+	arch_report_meminfo(&m);
 	nr = sscanf(ut->text, "DirectMap4k: %lu kB DirectMap2M: %lu kB DirectMap1G: %lu kB",
 		    &map.size_4k, &map.size_2m, &map.size_1g);
 	KUNIT_EXPECT_GE(ut->test, nr, 2);
 
 	return map;
 }
+#else
+static struct direct_map read_direct_map(struct unmapped_test *ut)
+{
+	return (struct direct_map){};
+}
+#endif
 
 static void expect_whole_map(struct unmapped_test *ut, const struct direct_map *before)
 {
@@ -888,6 +894,8 @@ static void r3_closed_to_reclaimers(struct kunit *test)
 
 static void skip_unless_large_map(struct kunit *test)
 {
+	if (!IS_ENABLED(CONFIG_PROC_FS))
+		kunit_skip(test, "without CONFIG_PROC_FS large pages are not counted");
 	if (debug_pagealloc_enabled())
 		kunit_skip(test, "debug_pagealloc maps single pages");
 	if (IS_ENABLED(CONFIG_CPA_DEBUG))

@@ -355,12 +355,13 @@ FIXTURE_VARIANT_ADD(placement, aged_movable) {
 	.ageing = AGEING_MOVABLE,
 };
 
-FIXTURE_VARIANT_ADD(placement, aged_strided) {
-	.ageing = AGEING_STRIDED,
-};
-
 FIXTURE_VARIANT_ADD(placement, aged_random) {
 	.ageing = AGEING_RANDOM,
+};
+
+/* Last: where others split blocks already, it finds those that are left */
+FIXTURE_VARIANT_ADD(placement, aged_strided) {
+	.ageing = AGEING_STRIDED,
 };
 
 FIXTURE_SETUP(placement)
