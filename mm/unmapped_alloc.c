@@ -201,7 +201,7 @@ static void chunk_del(struct unmapped_block *b, unsigned int i,
 		b->free_orders &= ~BIT(order);
 }
 
-static bool chunk_is_free(struct unmapped_block *b, unsigned int i)
+static bool chunk_is_free(const struct unmapped_block *b, unsigned int i)
 {
 	for (; i; i >>= 1)
 		if (test_bit(i, b->free))
@@ -747,7 +747,7 @@ void unmapped_free(struct page *page, unsigned int order, bool nolock)
 {
 	struct unmapped_node *un = page_node(page);
 
-	/* One page at most is wiped with interrupts off */
+	/* Do not keep interrupts off for longer than one page takes */
 	if (likely(!nolock && (!order || !irqs_disabled()))) {
 		wipe_chunk(page, order);
 		free_wiped(&page, 1, order);
@@ -1420,7 +1420,7 @@ static bool block_check(const struct unmapped_block *b)
 		ok &= i > 0;
 		/* Merged, not inside another free chunk, and owned */
 		ok &= i == 1 || !test_bit(i ^ 1, b->free);
-		ok &= !chunk_is_free((struct unmapped_block *)b, i / 2);
+		ok &= !chunk_is_free(b, i / 2);
 		next = find_next_zero_bit(b->owned, BLOCK_PAGES, offset);
 		ok &= next >= offset + (1U << order);
 		nr_chunks[order]++;
