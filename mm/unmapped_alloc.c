@@ -32,6 +32,7 @@
 #include <kunit/visibility.h>
 #include <linux/bitmap.h>
 #include <linux/cpuset.h>
+#include <linux/fault-inject.h>
 #include <linux/folio_batch.h>
 #include <linux/init.h>
 #include <linux/irq_work.h>
@@ -39,7 +40,6 @@
 #include <linux/memcontrol.h>
 #include <linux/memory.h>
 #include <linux/memory_hotplug.h>
-#include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/mutex.h>
 #include <linux/page-isolation.h>
@@ -616,16 +616,16 @@ err_present:
 }
 
 VISIBLE_IF_KUNIT struct page *unmapped_get_pages(gfp_t gfp, unsigned int order,
-						 int nid)
+						 int nid, nodemask_t *nodemask)
 {
-	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_pages, gfp, order, nid);
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_pages, gfp, order, nid, nodemask);
 
-	if (nid == NUMA_NO_NODE)
-		return alloc_frozen_pages_noprof(gfp, order);
-	return __alloc_frozen_pages_noprof(gfp, order, nid, NULL, ALLOC_DEFAULT);
+	return __alloc_frozen_pages_noprof(gfp, order, nid, nodemask,
+					   ALLOC_DEFAULT);
 }
 
-static struct page *refill(gfp_t gfp, unsigned int order, int nid)
+static struct page *refill(gfp_t gfp, unsigned int order, int nid,
+			   nodemask_t *nodemask)
 {
 	struct page *page;
 
@@ -635,7 +635,7 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid)
 		 __GFP_MEMALLOC);
 	gfp |= __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
 
-	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid);
+	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid, nodemask);
 	if (!page || !cache_pages(page, UNMAPPED_MAX_ORDER, order, gfp)) {
 		count_vm_event(DIRECT_UNMAPPED_REFILL_FAIL);
 		return NULL;
@@ -646,14 +646,14 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid)
 }
 
 /* No block is to be had: a request must not fail while others get memory */
-static struct page *fallback(gfp_t gfp, unsigned int order, int nid)
+static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
+			     nodemask_t *nodemask)
 {
 	struct page *page;
 
-	gfp &= ~(__GFP_ZERO | __GFP_ACCOUNT | __GFP_COMP | __GFP_MOVABLE |
-		 __GFP_HIGHMEM | __GFP_RECLAIMABLE);
+	gfp &= GFP_RECLAIM_MASK | GFP_CONSTRAINT_MASK;
 
-	page = unmapped_get_pages(gfp, order, nid);
+	page = unmapped_get_pages(gfp, order, nid, nodemask);
 	if (!page || !cache_pages(page, order, order, gfp))
 		return NULL;
 	count_vm_event(order == UNMAPPED_MAX_ORDER ? DIRECT_UNMAPPED_REFILL :
@@ -828,13 +828,11 @@ static bool chunk_poisoned(const struct page *page, unsigned int order)
 
 /* Allocation */
 
-static struct page *take_cached(int nid, unsigned int order)
+static struct page *node_take(struct unmapped_node *un, unsigned int order)
 {
-	struct unmapped_node *un = unmapped_nodes[nid];
 	struct unmapped_block *b;
 	struct page *page;
 
-	guard(spinlock_irqsave)(&un->lock);
 	do {
 		b = node_find(un, order);
 		if (!b)
@@ -847,49 +845,58 @@ static struct page *take_cached(int nid, unsigned int order)
 	return page;
 }
 
-#ifdef CONFIG_NUMA
-static int preferred_node(void)
+static struct page *take_cached(int nid, unsigned int order)
 {
-	return mempolicy_slab_node();
+	struct unmapped_node *un = unmapped_nodes[nid];
+
+	guard(spinlock_irqsave)(&un->lock);
+	return node_take(un, order);
 }
 
-static bool policy_allows(int nid)
+static unsigned int take_cached_bulk(int nid, unsigned int nr,
+				     struct page **pages)
 {
-	struct mempolicy *pol = in_task() ? current->mempolicy : NULL;
+	struct unmapped_node *un = unmapped_nodes[nid];
+	unsigned int i;
 
-	return !pol || pol->mode != MPOL_BIND || node_isset(nid, pol->nodes);
-}
-#else
-static int preferred_node(void)
-{
-	return numa_mem_id();
+	guard(spinlock_irqsave)(&un->lock);
+	for (i = 0; i < nr; i++) {
+		pages[i] = node_take(un, 0);
+		if (!pages[i])
+			break;
+	}
+
+	return i;
 }
 
-static bool policy_allows(int nid)
+static bool node_allowed(int nid, gfp_t gfp, const nodemask_t *nodemask)
 {
-	return true;
-}
-#endif
+	if (nodemask && !node_isset(nid, *nodemask))
+		return false;
 
-static bool node_allowed(int nid, gfp_t gfp)
-{
 	return !cpusets_enabled() ||
 	       __cpuset_zone_allowed(&NODE_DATA(nid)->node_zones[0], gfp);
 }
 
-/* Cached pages of other nodes than @nid that the caller may use */
+/* Cached pages of other nodes than @nid that the caller may use, nearest first */
 static struct page *take_remote(gfp_t gfp, unsigned int order, int nid,
-				bool use_policy)
+				nodemask_t *nodemask)
 {
+	struct zoneref *z;
+	struct zone *zone;
 	struct page *page;
-	int n;
+	int n = nid;
 
-	if ((gfp & __GFP_THISNODE) || nr_online_nodes == 1)
+	if (nr_online_nodes == 1)
 		return NULL;
 
-	for_each_node_state(n, N_MEMORY) {
-		if (n == nid || !node_allowed(n, gfp) ||
-		    (use_policy && !policy_allows(n)))
+	for_each_zone_zonelist_nodemask(zone, z, node_zonelist(nid, gfp),
+					ZONE_NORMAL, nodemask) {
+		/* A node has several zones */
+		if (zone_to_nid(zone) == n)
+			continue;
+		n = zone_to_nid(zone);
+		if (!node_allowed(n, gfp, nodemask))
 			continue;
 		page = take_cached(n, order);
 		if (page)
@@ -900,79 +907,165 @@ static struct page *take_remote(gfp_t gfp, unsigned int order, int nid,
 }
 
 static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
-			       bool use_policy)
+			       nodemask_t *nodemask)
 {
 	struct unmapped_node *un = unmapped_nodes[nid];
-	int any_nid = use_policy ? NUMA_NO_NODE : nid;
-	struct page *page;
+	bool allowed = node_allowed(nid, gfp, nodemask);
+	struct page *page = NULL;
 
 	if (!gfpflags_allow_blocking(gfp) || (current->flags & PF_MEMALLOC))
-		return take_remote(gfp, order, nid, use_policy);
+		return take_remote(gfp, order, nid, nodemask);
 
-	if (!llist_empty(&un->deferred)) {
+	if (allowed && !llist_empty(&un->deferred)) {
 		wipe_deferred(un);
 		page = take_cached(nid, order);
 		if (page)
 			return page;
 	}
 
-	page = refill(gfp | __GFP_THISNODE, order, nid);
+	if (allowed)
+		page = refill(gfp | __GFP_THISNODE, order, nid, NULL);
 	if (!page)
-		page = take_remote(gfp, order, nid, use_policy);
+		page = take_remote(gfp, order, nid, nodemask);
 	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
-		page = refill(gfp, order, any_nid);
-	if (!page && !unmapped_alloc_suspended())
-		page = fallback(gfp, order, any_nid);
+		page = refill(gfp, order, nid, nodemask);
+	if (!page && !(gfp & __GFP_NORETRY) && !unmapped_alloc_suspended())
+		page = fallback(gfp, order, nid, nodemask);
 
 	return page;
 }
 
 /**
+ * unmapped_alloc_frozen - allocate for the page allocator
+ * @gfp: as for unmapped_pages_alloc(), after current_gfp_context()
+ * @order: allocate 1 << @order pages
+ * @nid: preferred node
+ * @nodemask: allowed nodes, or NULL for all
+ *
+ * Does not charge for __GFP_ACCOUNT.
+ *
+ * Context: That of unmapped_pages_alloc().
+ * Return: as unmapped_pages_alloc(), without a reference.
+ */
+struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
+				   nodemask_t *nodemask)
+{
+	struct page *page = NULL;
+	bool hit = false;
+
+	if (!unmapped_alloc_enabled() || order > UNMAPPED_MAX_ORDER ||
+	    (gfp & (__GFP_DMA | __GFP_DMA32))) {
+		WARN_ON_ONCE(gfp & __GFP_NOFAIL);
+		return NULL;
+	}
+
+	might_alloc(gfp);
+	if (should_fail_alloc_page(gfp, order))
+		return NULL;
+
+	/* Neither applies, and would only choose zones that do not serve */
+	gfp &= ~(__GFP_HIGHMEM | __GFP_MOVABLE);
+
+	for (;;) {
+		if (!unmapped_alloc_suspended()) {
+			if (node_allowed(nid, gfp, nodemask))
+				page = take_cached(nid, order);
+			hit = page;
+			if (!page)
+				page = alloc_slow(gfp, order, nid, nodemask);
+		}
+		if (page)
+			break;
+		if (!(gfp & __GFP_NOFAIL))
+			return NULL;
+		memalloc_retry_wait(gfp);
+	}
+
+	prep_unmapped_page(page, order, gfp);
+	trace_unmapped_alloc_alloc(page_to_pfn(page), order, gfp, hit);
+
+	return page;
+}
+
+/**
+ * unmapped_alloc_bulk - allocate single pages for the page allocator
+ * @gfp: as for unmapped_alloc_frozen()
+ * @nid: preferred node
+ * @nodemask: allowed nodes, or NULL for all
+ * @nr_pages: size of @pages
+ * @pages: where pages are put instead of NULLs
+ *
+ * Context: That of unmapped_pages_alloc().
+ * Return: number of elements of @pages up to the first that could not be
+ * filled. The pages have a reference each.
+ */
+unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
+				 unsigned int nr_pages, struct page **pages)
+{
+	unsigned int i = 0;
+
+	while (i < nr_pages) {
+		unsigned int end = i;
+
+		while (end < nr_pages && !pages[end])
+			end++;
+		if (unmapped_alloc_enabled() && !unmapped_alloc_suspended() &&
+		    node_allowed(nid, gfp, nodemask))
+			end = i + take_cached_bulk(nid, end - i, pages + i);
+		else
+			end = i;
+
+		for (; i < end; i++) {
+			prep_unmapped_page(pages[i], 0, gfp);
+			set_page_refcounted(pages[i]);
+			trace_unmapped_alloc_alloc(page_to_pfn(pages[i]), 0, gfp,
+						   true);
+		}
+
+		if (i < nr_pages && !pages[i]) {
+			pages[i] = unmapped_alloc_frozen(gfp, 0, nid, nodemask);
+			if (!pages[i])
+				break;
+			set_page_refcounted(pages[i]);
+		}
+		while (i < nr_pages && pages[i])
+			i++;
+	}
+
+	return i;
+}
+
+/**
  * unmapped_pages_alloc - allocate pages that are absent from the direct map
- * @gfp: how to allocate. Reclaim modifiers, __GFP_THISNODE, __GFP_COMP and
- *	__GFP_ACCOUNT mean what they mean to alloc_pages(). The pages are zero
- *	with or without __GFP_ZERO. __GFP_DMA and __GFP_DMA32 are refused,
- *	__GFP_HIGHMEM and __GFP_MOVABLE do not apply.
+ * @gfp: how to allocate. Modifiers mean what they mean to alloc_pages(), but:
+ *	pages are zero with or without __GFP_ZERO. Without __GFP_DIRECT_RECLAIM
+ *	only pages that are in the cache are handed out. With __GFP_NORETRY no
+ *	large page of the direct map is split. __GFP_DMA and __GFP_DMA32 are
+ *	refused, __GFP_HIGHMEM and __GFP_MOVABLE do not apply.
  * @order: allocate 1 << @order pages, at most UNMAPPED_MAX_ORDER
- * @nid: preferred node, or NUMA_NO_NODE to follow the task's memory policy
+ * @nid: preferred node, or NUMA_NO_NODE for that of the CPU
  *
  * Free them as pages of alloc_pages(): put_page(), __free_pages(), vfree() of an
  * area that they are mapped in. They are wiped then, and need not be mapped
  * again before. Use unmapped_page_map() or vmap() to access them.
  *
- * Context: Any but NMI. Without __GFP_DIRECT_RECLAIM only pages that are in
- * the cache are handed out.
+ * Context: Any but NMI.
  * Return: the first page, or NULL if there is no memory, if the request is
  * refused, or if unmapped_alloc_enabled() is false. Never a page that is
  * present in the direct map.
  */
 struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid)
 {
-	bool use_policy = nid == NUMA_NO_NODE;
-	struct page *page = NULL;
-	bool hit;
-
-	if (!unmapped_alloc_enabled() || unmapped_alloc_suspended() ||
-	    order > UNMAPPED_MAX_ORDER || (gfp & (__GFP_DMA | __GFP_DMA32)))
-		return NULL;
+	struct page *page;
 
 	gfp = current_gfp_context(gfp & gfp_allowed_mask);
-	might_alloc(gfp);
+	if (nid == NUMA_NO_NODE)
+		nid = numa_mem_id();
 
-	if (use_policy)
-		nid = preferred_node();
-
-	if (node_allowed(nid, gfp))
-		page = take_cached(nid, order);
-	hit = page;
-	if (!page)
-		page = alloc_slow(gfp, order, nid, use_policy);
+	page = unmapped_alloc_frozen(gfp, order, nid, NULL);
 	if (!page)
 		return NULL;
-
-	prep_unmapped_page(page, order, gfp);
 	set_page_refcounted(page);
-	trace_unmapped_alloc_alloc(page_to_pfn(page), order, gfp, hit);
 
 	if (memcg_kmem_online() && (gfp & __GFP_ACCOUNT) &&
 	    __memcg_kmem_charge_page(page, gfp, order)) {
@@ -1402,7 +1495,8 @@ off:
 	pr_info("off: %s\n", why);
 	return 0;
 }
-subsys_initcall(unmapped_alloc_init);
+/* Before those who load BPF programs, ptp_classifier_init() is the first */
+core_initcall(unmapped_alloc_init);
 
 #ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST
 /* Does a block's mini buddy agree with its own counters? */
@@ -1464,7 +1558,11 @@ int unmapped_alloc_check(int nid)
 /* For tests: wait for pages that were freed where they could not be wiped */
 void unmapped_alloc_flush_deferred(int nid)
 {
-	irq_work_sync(&unmapped_nodes[nid]->deferred_irq_work);
-	flush_work(&unmapped_nodes[nid]->deferred_work);
+	struct unmapped_node *un = unmapped_nodes[nid];
+
+	irq_work_sync(&un->deferred_irq_work);
+	flush_work(&un->deferred_work);
+	/* It may have found them first */
+	flush_work(&un->return_work.work);
 }
 #endif

@@ -21,6 +21,10 @@
 unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr);
 void unmapped_free(struct page *page, unsigned int order, bool nolock);
 void unmapped_free_folios(struct folio **folios, unsigned int nr);
+struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
+				   nodemask_t *nodemask);
+unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
+				 unsigned int nr_pages, struct page **pages);
 
 #ifdef CONFIG_UNMAPPED_ALLOC
 
@@ -53,7 +57,8 @@ static inline bool is_unmapped_page(const struct page *page)
 #if IS_ENABLED(CONFIG_KUNIT)
 /* The steps of a refill, for tests to make them fail */
 struct unmapped_block;
-struct page *unmapped_get_pages(gfp_t gfp, unsigned int order, int nid);
+struct page *unmapped_get_pages(gfp_t gfp, unsigned int order, int nid,
+				nodemask_t *nodemask);
 struct unmapped_block *unmapped_new_block(unsigned long pfn, unsigned int order,
 					  gfp_t gfp);
 int unmapped_set_valid(struct page *page, unsigned int nr, bool valid);

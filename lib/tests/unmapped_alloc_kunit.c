@@ -19,6 +19,8 @@
 #include <kunit/test-bug.h>
 #include <linux/cgroup.h>
 #include <linux/completion.h>
+#include <linux/cpuset.h>
+#include <linux/execmem.h>
 #include <linux/file.h>
 #include <linux/folio_batch.h>
 #include <linux/hash.h>
@@ -26,6 +28,7 @@
 #include <linux/irq_work.h>
 #include <linux/kthread.h>
 #include <linux/memcontrol.h>
+#include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mount.h>
@@ -38,6 +41,7 @@
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/uaccess.h>
+#include <linux/uio.h>
 #include <linux/unmapped_alloc.h>
 #include <linux/vmalloc.h>
 #include <linux/vmstat.h>
@@ -84,6 +88,9 @@ struct mapping {
  * @before: mappings of pages before they were made absent
  * @nr_before: number of @before
  * @nr_set_valid: number of changes of the direct map
+ * @gfp: what the page allocator was asked for last
+ * @gfp_nid: the node that it was asked for
+ * @nr_failures: how often it is to fail
  */
 struct unmapped_test {
 	struct kunit	*test;
@@ -100,6 +107,10 @@ struct unmapped_test {
 	struct mapping	before[NR_RECORDS];
 	unsigned int	nr_before;
 	unsigned int	nr_set_valid;
+
+	gfp_t		gfp;
+	int		gfp_nid;
+	unsigned int	nr_failures;
 };
 
 /* Counters */
@@ -140,6 +151,15 @@ static int wait_for_cached(struct unmapped_test *ut, long nr)
 	long cached;
 
 	return read_poll_timeout(nr_cached, cached, cached == nr, 20 * USEC_PER_MSEC,
+				 60 * USEC_PER_SEC, false, ut);
+}
+
+/* The same for pages that others free */
+static int wait_for_used(struct unmapped_test *ut, long nr)
+{
+	long used;
+
+	return read_poll_timeout(nr_used, used, used == nr, 20 * USEC_PER_MSEC,
 				 60 * USEC_PER_SEC, false, ut);
 }
 
@@ -392,12 +412,14 @@ static struct unmapped_test *current_ut(void)
 	return kunit_get_current_test()->priv;
 }
 
-static struct page *fail_get_pages(gfp_t gfp, unsigned int order, int nid)
+static struct page *fail_get_pages(gfp_t gfp, unsigned int order, int nid,
+				   nodemask_t *nodemask)
 {
 	return NULL;
 }
 
-static struct page *get_offered_pages(gfp_t gfp, unsigned int order, int nid)
+static struct page *get_offered_pages(gfp_t gfp, unsigned int order, int nid,
+				      nodemask_t *nodemask)
 {
 	struct unmapped_test *ut = current_ut();
 	struct page *page = ut->offer;
@@ -410,7 +432,8 @@ static struct page *get_offered_pages(gfp_t gfp, unsigned int order, int nid)
 }
 
 /* No block is to be had, and other pages are dirty */
-static struct page *get_dirty_small_pages(gfp_t gfp, unsigned int order, int nid)
+static struct page *get_dirty_small_pages(gfp_t gfp, unsigned int order, int nid,
+					  nodemask_t *nodemask)
 {
 	struct page *page;
 
@@ -422,6 +445,26 @@ static struct page *get_dirty_small_pages(gfp_t gfp, unsigned int order, int nid
 		memset(page_address(page), 0xa5, PAGE_SIZE << order);
 		page_ref_freeze(page, 1);
 	}
+
+	return page;
+}
+
+static struct page *record_get_pages(gfp_t gfp, unsigned int order, int nid,
+				     nodemask_t *nodemask)
+{
+	struct unmapped_test *ut = current_ut();
+	struct page *page;
+
+	ut->gfp = gfp;
+	ut->gfp_nid = nid;
+	if (ut->nr_failures) {
+		ut->nr_failures--;
+		return NULL;
+	}
+
+	page = alloc_pages_node(nid, gfp, order);
+	if (page)
+		page_ref_freeze(page, 1);
 
 	return page;
 }
@@ -1346,7 +1389,7 @@ static void other_nodes_help_out(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
 }
 
-static void no_node_follows_the_policy(struct kunit *test)
+static void no_node_is_this_one(struct kunit *test)
 {
 	struct page *page = take_from(test->priv, GFP_KERNEL, NUMA_NO_NODE);
 
@@ -2122,6 +2165,844 @@ static void account_keeps_limits(struct kunit *test)
 }
 #endif
 
+/* __GFP_UNMAPPED: the functions that return pages */
+
+/**
+ * struct page_interface - a way to allocate pages
+ * @desc: its name
+ * @alloc: returns the first page, or NULL
+ * @max_order: largest order that it can be asked for
+ */
+struct page_interface {
+	const char	*desc;
+	struct page	*(*alloc)(gfp_t gfp, unsigned int order, int nid);
+	unsigned int	max_order;
+};
+
+static struct page *by_alloc_pages(gfp_t gfp, unsigned int order, int nid)
+{
+	return alloc_pages(gfp, order);
+}
+
+static struct page *by_alloc_page(gfp_t gfp, unsigned int order, int nid)
+{
+	return alloc_page(gfp);
+}
+
+static struct page *by_alloc_pages_node(gfp_t gfp, unsigned int order, int nid)
+{
+	return alloc_pages_node(nid, gfp, order);
+}
+
+static struct page *by_folio_alloc(gfp_t gfp, unsigned int order, int nid)
+{
+	struct folio *folio = folio_alloc(gfp, order);
+
+	return folio ? &folio->page : NULL;
+}
+
+static struct page *by_folio_alloc_node(gfp_t gfp, unsigned int order, int nid)
+{
+	struct folio *folio = __folio_alloc_node(gfp, order, nid);
+
+	return folio ? &folio->page : NULL;
+}
+
+static struct page *by_folio_alloc_mpol(gfp_t gfp, unsigned int order, int nid)
+{
+	struct folio *folio = folio_alloc_mpol(gfp, order, get_task_policy(current),
+					       NO_INTERLEAVE_INDEX, nid);
+
+	return folio ? &folio->page : NULL;
+}
+
+static struct page *by_bulk(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *pages[2] = {};
+
+	/* Of one page it would make no batch */
+	if (alloc_pages_bulk_node(gfp, nid, 2, pages) < 2)
+		return pages[0];
+	__free_page(pages[1]);
+
+	return pages[0];
+}
+
+static struct page *by_bulk_mempolicy(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *pages[2] = {};
+
+	if (alloc_pages_bulk_mempolicy(gfp, 2, pages) < 2)
+		return pages[0];
+	__free_page(pages[1]);
+
+	return pages[0];
+}
+
+static struct page *by_unmapped_pages_alloc(gfp_t gfp, unsigned int order, int nid)
+{
+	return unmapped_pages_alloc(gfp, order, nid);
+}
+
+static const struct page_interface page_interfaces[] = {
+	{ "alloc_pages", by_alloc_pages, MAX_PAGE_ORDER },
+	{ "alloc_page", by_alloc_page, 0 },
+	{ "alloc_pages_node", by_alloc_pages_node, MAX_PAGE_ORDER },
+	{ "folio_alloc", by_folio_alloc, MAX_PAGE_ORDER },
+	{ "folio_alloc_node", by_folio_alloc_node, MAX_PAGE_ORDER },
+	{ "folio_alloc_mpol", by_folio_alloc_mpol, MAX_PAGE_ORDER },
+	{ "alloc_pages_bulk_node", by_bulk, 0 },
+	{ "alloc_pages_bulk_mempolicy", by_bulk_mempolicy, 0 },
+	{ "unmapped_pages_alloc", by_unmapped_pages_alloc, MAX_PAGE_ORDER },
+};
+
+KUNIT_ARRAY_PARAM_DESC(page_interface, page_interfaces, desc);
+
+static struct page *hold_any(struct unmapped_test *ut, struct page *page,
+			     unsigned int order)
+{
+	if (page)
+		hold(ut, page, order);
+
+	return page;
+}
+
+/* r1 and r2 for each of them, by a hit and by a refill */
+static void flag_gives_absent_pages(struct kunit *test)
+{
+	const struct page_interface *interface = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned int order, last, round;
+	struct page *page;
+
+	last = min(interface->max_order, UNMAPPED_MAX_ORDER);
+	for (order = 0; order <= last; order++) {
+		for (round = 0; round < 2; round++) {
+			page = hold_any(ut, interface->alloc(GFP_KERNEL | __GFP_UNMAPPED,
+							     order, ut->nid), order);
+			KUNIT_ASSERT_NOT_NULL(test, page);
+			KUNIT_EXPECT_TRUE(test, is_unmapped_page(page));
+			KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1U << order), 0);
+			KUNIT_EXPECT_TRUE(test, is_zero(page, 1U << order));
+			KUNIT_EXPECT_EQ(test, page_count(page), 1);
+			KUNIT_EXPECT_EQ(test, nr_used(ut), 1 << order);
+			stamp(page, 1U << order, order);
+			give(ut, page);
+			KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+		}
+		unmapped_alloc_drain(ut->nid);
+	}
+}
+
+/* r3 for each of them */
+static void flag_is_closed(struct kunit *test)
+{
+	const struct page_interface *interface = test->param_value;
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED;
+	struct unmapped_test *ut = test->priv;
+	unsigned int order;
+
+	for (order = UNMAPPED_MAX_ORDER + 1; order <= interface->max_order; order++)
+		KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp, order, ut->nid),
+						 order));
+	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp | __GFP_DMA, 0, ut->nid),
+					 0));
+	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp | __GFP_DMA32, 0, ut->nid),
+					 0));
+	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(GFP_NOWAIT | __GFP_UNMAPPED,
+							      0, ut->nid), 0));
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp, 0, ut->nid), 0));
+	kunit_deactivate_static_stub(test, unmapped_get_pages);
+	kunit_activate_static_stub(test, unmapped_set_valid, fail_set_valid);
+	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp, 0, ut->nid), 0));
+}
+
+/* What returns addresses in the direct map has none to return */
+static void flag_is_refused(struct kunit *test)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED;
+	struct unmapped_test *ut = test->priv;
+	void *objects[4] = {}, *old;
+	struct kmem_cache *cache;
+
+	/* Refused even where there are objects at hand */
+	take(ut, GFP_KERNEL, 0);
+	KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 0), 0);
+	KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 3), 0);
+	KUNIT_EXPECT_EQ(test, get_zeroed_page(gfp), 0);
+	KUNIT_EXPECT_NULL(test, alloc_pages_exact(3 * PAGE_SIZE, gfp));
+	KUNIT_EXPECT_NULL(test, alloc_pages_nolock(__GFP_UNMAPPED, ut->nid, 0));
+	KUNIT_EXPECT_NULL(test, kmalloc(64, gfp));
+	KUNIT_EXPECT_NULL(test, kzalloc(64, gfp));
+	KUNIT_EXPECT_NULL(test, kmalloc_node(64, gfp, ut->nid));
+	KUNIT_EXPECT_NULL(test, kmalloc(KMALLOC_MAX_CACHE_SIZE + 1, gfp));
+
+	old = kmalloc(64, GFP_KERNEL);
+	KUNIT_EXPECT_NULL(test, krealloc(old, 32, gfp));
+	KUNIT_EXPECT_NULL(test, krealloc(old, 128, gfp));
+	kfree(old);
+
+	cache = kmem_cache_create("unmapped_kunit", 64, 0, 0, NULL);
+	KUNIT_ASSERT_NOT_NULL(test, cache);
+	KUNIT_EXPECT_NULL(test, kmem_cache_alloc(cache, gfp));
+	KUNIT_EXPECT_EQ(test, kmem_cache_alloc_bulk(cache, gfp, ARRAY_SIZE(objects),
+						    objects), 0);
+	kmem_cache_destroy(cache);
+#ifdef CONFIG_CONTIG_ALLOC
+	KUNIT_EXPECT_NULL(test, alloc_contig_pages(BLOCK_PAGES, gfp, ut->nid, NULL));
+#endif
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 1);
+}
+
+/* The array has holes to be filled, what is in it already stays */
+static void bulk_fills_holes(struct kunit *test)
+{
+	unsigned int i, filled, nr = 2 * BLOCK_PAGES;
+	struct unmapped_test *ut = test->priv;
+	struct page **pages, *other;
+
+	pages = kunit_kcalloc(test, nr, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	other = take_ordinary(ut, 0);
+	for (i = 0; i < nr; i++)
+		if (hash_32(i, 2) == 0)
+			pages[i] = other;
+
+	filled = alloc_pages_bulk_node(GFP_KERNEL | __GFP_THISNODE | __GFP_UNMAPPED,
+				       ut->nid, nr, pages);
+	KUNIT_EXPECT_EQ(test, filled, nr);
+	for (i = 0; i < filled; i++) {
+		if (hash_32(i, 2) == 0) {
+			KUNIT_EXPECT_PTR_EQ(test, pages[i], other);
+			continue;
+		}
+		hold(ut, pages[i], 0);
+		KUNIT_EXPECT_FALSE(test, page_present(pages[i]));
+		KUNIT_EXPECT_TRUE(test, is_zero(pages[i], 1));
+	}
+}
+
+/* All that is cached is taken at once, and nothing that is not */
+static void bulk_without_reclaim(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, filled, nr = 2 * BLOCK_PAGES;
+	struct page **pages;
+
+	pages = kunit_kcalloc(test, nr, sizeof(*pages), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	take(ut, GFP_KERNEL, 0);
+	filled = alloc_pages_bulk_node(GFP_NOWAIT | __GFP_THISNODE | __GFP_UNMAPPED,
+				       ut->nid, nr, pages);
+	KUNIT_EXPECT_EQ(test, filled, BLOCK_PAGES - 1);
+	for (i = 0; i < nr; i++) {
+		KUNIT_EXPECT_EQ(test, !!pages[i], i < filled);
+		if (pages[i])
+			hold(ut, pages[i], 0);
+	}
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+}
+
+/* What the flags that come with it mean */
+
+static const struct modifier {
+	const char	*desc;
+	gfp_t		gfp;
+	gfp_t		passed_on;
+	gfp_t		kept_back;
+} modifiers[] = {
+	{ "GFP_KERNEL", GFP_KERNEL, GFP_KERNEL, __GFP_UNMAPPED },
+	{ "GFP_NOFS", GFP_NOFS, __GFP_IO, __GFP_FS },
+	{ "GFP_NOIO", GFP_NOIO, __GFP_DIRECT_RECLAIM, __GFP_IO | __GFP_FS },
+	{ "GFP_USER", GFP_USER, __GFP_HARDWALL, 0 },
+	{ "GFP_HIGHUSER_MOVABLE", GFP_HIGHUSER_MOVABLE, 0, __GFP_HIGHMEM | __GFP_MOVABLE },
+	{ "__GFP_THISNODE", GFP_KERNEL | __GFP_THISNODE, __GFP_THISNODE, 0 },
+	{ "__GFP_ZERO", GFP_KERNEL | __GFP_ZERO, 0, __GFP_ZERO },
+	{ "__GFP_NOWARN", GFP_KERNEL | __GFP_NOWARN, __GFP_NOWARN, 0 },
+	{ "__GFP_NORETRY", GFP_KERNEL | __GFP_NORETRY, __GFP_NORETRY, 0 },
+	{ "__GFP_RETRY_MAYFAIL", GFP_KERNEL | __GFP_RETRY_MAYFAIL, __GFP_RETRY_MAYFAIL, 0 },
+	{ "__GFP_NOFAIL", GFP_KERNEL | __GFP_NOFAIL, __GFP_NOFAIL, 0 },
+	{ "__GFP_ACCOUNT", GFP_KERNEL_ACCOUNT, 0, __GFP_ACCOUNT },
+};
+
+KUNIT_ARRAY_PARAM_DESC(modifier, modifiers, desc);
+
+/* As the page allocator is told where there is no block to be had */
+static void flag_with_modifier(struct kunit *test)
+{
+	const struct modifier *modifier = test->param_value;
+	gfp_t gfp = modifier->gfp | __GFP_UNMAPPED;
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, record_get_pages);
+	/* Those for blocks, of which there is one more where others have memory */
+	ut->nr_failures = gfp & __GFP_NORETRY ? 0 : 1 + (nr_online_nodes > 1 &&
+							 !(gfp & __GFP_THISNODE));
+	page = hold_any(ut, alloc_pages_node(ut->nid, gfp, 0), 0);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_FALSE(test, page_present(page));
+	KUNIT_EXPECT_TRUE(test, is_zero(page, 1));
+	KUNIT_EXPECT_EQ(test, ut->gfp & modifier->passed_on, modifier->passed_on);
+	KUNIT_EXPECT_EQ(test, ut->gfp & modifier->kept_back, 0);
+	KUNIT_EXPECT_EQ(test, ut->gfp_nid, ut->nid);
+}
+
+static void flag_in_scope(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned int scope;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, record_get_pages);
+	scope = memalloc_nofs_save();
+	hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_UNMAPPED, 0), 0);
+	memalloc_nofs_restore(scope);
+	KUNIT_EXPECT_EQ(test, ut->gfp & (__GFP_IO | __GFP_FS), __GFP_IO);
+	give_all(ut);
+	unmapped_alloc_drain(ut->nid);
+
+	scope = memalloc_noio_save();
+	hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_UNMAPPED, 0), 0);
+	memalloc_noio_restore(scope);
+	KUNIT_EXPECT_EQ(test, ut->gfp & (__GFP_IO | __GFP_FS), 0);
+}
+
+static void flag_with_nofail(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, record_get_pages);
+	ut->nr_failures = 20;
+	page = hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_NOFAIL |
+					     __GFP_UNMAPPED, 0), 0);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_FALSE(test, page_present(page));
+	KUNIT_EXPECT_EQ(test, ut->nr_failures, 0);
+}
+
+/* A cached page or a block, but no large page is split for it */
+static void flag_with_noretry(struct kunit *test)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NORETRY | __GFP_UNMAPPED;
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	KUNIT_EXPECT_NULL(test, hold_any(ut, alloc_pages_node(ut->nid, gfp, 0), 0));
+	page = hold_any(ut, alloc_pages_node(ut->nid, gfp & ~__GFP_NORETRY, 0), 0);
+	KUNIT_EXPECT_NOT_NULL(test, page);
+	if (page)
+		give(ut, page);
+	page = hold_any(ut, alloc_pages_node(ut->nid, gfp, 0), 0);
+	KUNIT_EXPECT_NOT_NULL(test, page);
+}
+
+static void flag_makes_compound_pages(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	page = hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_COMP |
+					     __GFP_UNMAPPED, 3), 3);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_EQ(test, compound_order(page), 3);
+
+	page = hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_UNMAPPED, 3), 3);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_FALSE(test, PageCompound(page));
+}
+
+#ifdef CONFIG_NUMA
+static const struct policy {
+	const char	*desc;
+	unsigned short	mode;
+	bool		strict;
+} policies[] = {
+	{ "MPOL_BIND", MPOL_BIND, true },
+	{ "MPOL_PREFERRED", MPOL_PREFERRED, false },
+	{ "MPOL_PREFERRED_MANY", MPOL_PREFERRED_MANY, false },
+	{ "MPOL_INTERLEAVE", MPOL_INTERLEAVE, false },
+	{ "MPOL_WEIGHTED_INTERLEAVE", MPOL_WEIGHTED_INTERLEAVE, false },
+};
+
+static struct mempolicy *set_policy(struct mempolicy *pol)
+{
+	struct mempolicy *old = current->mempolicy;
+
+	task_lock(current);
+	current->mempolicy = pol;
+	task_unlock(current);
+
+	return old;
+}
+
+/* All nodes have cached pages, those of the policy are taken */
+static void expect_node(struct unmapped_test *ut, struct mempolicy *pol, int nid)
+{
+	struct page *page, *pages[8] = {};
+	struct mempolicy *old;
+	unsigned int i;
+
+	old = set_policy(pol);
+	page = alloc_pages(GFP_KERNEL | __GFP_UNMAPPED, 0);
+	alloc_pages_bulk_mempolicy(GFP_KERNEL | __GFP_UNMAPPED, ARRAY_SIZE(pages), pages);
+	set_policy(old);
+
+	hold_any(ut, page, 0);
+	KUNIT_ASSERT_NOT_NULL(ut->test, page);
+	KUNIT_EXPECT_EQ(ut->test, page_to_nid(page), nid);
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		hold_any(ut, pages[i], 0);
+		KUNIT_EXPECT_NOT_NULL(ut->test, pages[i]);
+		if (pages[i])
+			KUNIT_EXPECT_EQ(ut->test, page_to_nid(pages[i]), nid);
+	}
+}
+
+static void flag_with_policy(struct kunit *test)
+{
+	const struct policy *policy = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY)
+		take_from(ut, GFP_KERNEL | __GFP_THISNODE, nid);
+	for_each_node_state(nid, N_MEMORY) {
+		struct mempolicy pol = {
+			.refcnt = ATOMIC_INIT(1),
+			.mode = policy->mode,
+			.nodes = nodemask_of_node(nid),
+			.home_node = NUMA_NO_NODE,
+		};
+
+		expect_node(ut, &pol, nid);
+	}
+}
+
+static void flag_with_home_node(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY)
+		take_from(ut, GFP_KERNEL | __GFP_THISNODE, nid);
+	for_each_node_state(nid, N_MEMORY) {
+		struct mempolicy pol = {
+			.refcnt = ATOMIC_INIT(1),
+			.mode = MPOL_BIND,
+			.nodes = node_states[N_MEMORY],
+			.home_node = nid,
+		};
+
+		expect_node(ut, &pol, nid);
+	}
+}
+
+/* Without one that is bound to get it elsewhere, rather nothing */
+static void flag_with_strict_policy(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	int other = next_memory_node(ut->nid);
+	struct mempolicy pol = {
+		.refcnt = ATOMIC_INIT(1),
+		.mode = MPOL_BIND,
+		.nodes = nodemask_of_node(ut->nid),
+		.home_node = NUMA_NO_NODE,
+	}, *old;
+	struct page *page;
+
+	if (other == MAX_NUMNODES)
+		other = first_memory_node;
+	if (other == ut->nid)
+		kunit_skip(test, "there is one memory node only");
+
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	old = set_policy(&pol);
+	page = alloc_pages(GFP_KERNEL | __GFP_UNMAPPED, 0);
+	set_policy(old);
+	KUNIT_EXPECT_NULL(test, hold_any(ut, page, 0));
+}
+#else
+static const struct policy {
+	const char	*desc;
+} policies[] = {
+	{ "none" },
+};
+
+static void flag_with_policy(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_NUMA is not set");
+}
+
+static void flag_with_home_node(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_NUMA is not set");
+}
+
+static void flag_with_strict_policy(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_NUMA is not set");
+}
+#endif
+
+KUNIT_ARRAY_PARAM_DESC(policy, policies, desc);
+
+#ifdef CONFIG_CPUSETS
+static void flag_with_cpuset(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	nodemask_t old = current->mems_allowed;
+	int other = next_memory_node(ut->nid);
+	struct page *page;
+
+	if (other == MAX_NUMNODES)
+		other = first_memory_node;
+	if (other == ut->nid)
+		kunit_skip(test, "there is one memory node only");
+
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, ut->nid);
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
+	cpuset_inc();
+	current->mems_allowed = nodemask_of_node(other);
+	page = alloc_pages_node(ut->nid, GFP_USER | __GFP_UNMAPPED, 0);
+	current->mems_allowed = old;
+	cpuset_dec();
+	hold_any(ut, page, 0);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
+}
+#else
+static void flag_with_cpuset(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_CPUSETS is not set");
+}
+#endif
+
+/* __GFP_UNMAPPED: the functions that return virtual addresses */
+
+static void *by_vmalloc_node(size_t size, gfp_t gfp)
+{
+	return __vmalloc_node(size, 1, gfp, numa_mem_id(), __builtin_return_address(0));
+}
+
+static void *by_vmalloc(size_t size, gfp_t gfp)
+{
+	return __vmalloc(size, gfp);
+}
+
+static void *by_vmalloc_huge(size_t size, gfp_t gfp)
+{
+	return vmalloc_huge(size, gfp);
+}
+
+static void *by_kvmalloc(size_t size, gfp_t gfp)
+{
+	return kvmalloc(size, gfp);
+}
+
+static void *by_vrealloc(size_t size, gfp_t gfp)
+{
+	void *old = vzalloc(2 * size);
+	void *new = old ? vrealloc(old, size, gfp) : NULL;
+
+	if (!new)
+		vfree(old);
+
+	return new;
+}
+
+static void *by_kvrealloc(size_t size, gfp_t gfp)
+{
+	void *old = kzalloc(64, GFP_KERNEL);
+	void *new = old ? kvrealloc(old, size, gfp) : NULL;
+
+	if (!new)
+		kfree(old);
+
+	return new;
+}
+
+static const struct area_interface {
+	const char	*desc;
+	void		*(*alloc)(size_t size, gfp_t gfp);
+} area_interfaces[] = {
+	{ "__vmalloc", by_vmalloc },
+	{ "__vmalloc_node", by_vmalloc_node },
+	{ "vmalloc_huge", by_vmalloc_huge },
+	{ "kvmalloc", by_kvmalloc },
+	{ "vrealloc", by_vrealloc },
+	{ "kvrealloc", by_kvrealloc },
+};
+
+KUNIT_ARRAY_PARAM_DESC(area_interface, area_interfaces, desc);
+
+static const size_t area_sizes[] = {
+	64, PAGE_SIZE, 5 * PAGE_SIZE, PMD_SIZE, PMD_SIZE + PAGE_SIZE, 3 * PMD_SIZE,
+};
+
+static void vfree_action(void *addr)
+{
+	vfree(addr);
+}
+
+static unsigned int nr_present_in_area(const void *addr, unsigned int nr)
+{
+	unsigned int i, present = 0;
+
+	for (i = 0; i < nr; i++)
+		present += nr_present_on_cpus(vmalloc_to_page(addr + i * PAGE_SIZE), 1);
+
+	return present;
+}
+
+static void flag_gives_absent_areas(struct kunit *test)
+{
+	const struct area_interface *interface = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, j, nr;
+	size_t size;
+	void *addr;
+
+	for (i = 0; i < ARRAY_SIZE(area_sizes); i++) {
+		size = area_sizes[i];
+		for (j = 0; j < 2; j++) {
+			addr = interface->alloc(size, GFP_KERNEL | __GFP_UNMAPPED);
+			KUNIT_ASSERT_NOT_NULL(test, addr);
+			KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, vfree_action,
+									addr), 0);
+			/* With huge pages it is more than was asked for */
+			nr = get_vm_area_size(find_vm_area(addr)) / PAGE_SIZE;
+			KUNIT_EXPECT_GE(test, nr * PAGE_SIZE, size);
+			KUNIT_EXPECT_EQ(test, nr_used(ut), nr);
+			KUNIT_EXPECT_EQ(test, nr_present_in_area(addr, nr), 0);
+			KUNIT_EXPECT_NULL(test, memchr_inv(addr, 0, size));
+			memset(addr, 0x5a, size);
+			kunit_release_action(test, vfree_action, addr);
+			unmapped_alloc_flush_deferred(ut->nid);
+			KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+		}
+	}
+}
+
+static void flag_is_closed_to_areas(struct kunit *test)
+{
+	const struct area_interface *interface = test->param_value;
+	void *addr;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	addr = interface->alloc(PMD_SIZE, GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED);
+	KUNIT_EXPECT_NULL(test, addr);
+	vfree(addr);
+}
+
+static void probe_address_on_this_cpu(void *info)
+{
+	struct probe *probe = info;
+	u8 byte;
+
+	atomic_add(!copy_from_kernel_nofault(&byte, probe->addr, sizeof(byte)),
+		   &probe->present);
+}
+
+static unsigned int nr_cpus_that_read(void *addr)
+{
+	struct probe probe = { .addr = addr };
+
+	on_each_cpu(probe_address_on_this_cpu, &probe, 1);
+
+	return atomic_read(&probe.present);
+}
+
+/* No CPU reads pages by way of an area that they were freed from */
+static void vfree_leaves_no_translation(struct kunit *test)
+{
+	void *addr = __vmalloc(PAGE_SIZE, GFP_KERNEL | __GFP_UNMAPPED);
+
+	KUNIT_ASSERT_NOT_NULL(test, addr);
+	KUNIT_EXPECT_EQ(test, nr_cpus_that_read(addr), num_online_cpus());
+	vfree(addr);
+	KUNIT_EXPECT_EQ(test, nr_cpus_that_read(addr), 0);
+}
+
+#ifdef CONFIG_PROC_KCORE
+/* As /proc/kcore does it */
+static void vread_reads_absent_areas(struct kunit *test)
+{
+	size_t size = 5 * PAGE_SIZE, off = 123, len = 3 * PAGE_SIZE;
+	struct kvec vec = { .iov_len = len };
+	struct iov_iter iter;
+	u8 *addr;
+
+	vec.iov_base = kunit_kzalloc(test, len, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, vec.iov_base);
+	addr = __vmalloc(size, GFP_KERNEL | __GFP_UNMAPPED);
+	KUNIT_ASSERT_NOT_NULL(test, addr);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, vfree_action, addr), 0);
+	get_random_bytes(addr, size);
+
+	iov_iter_kvec(&iter, ITER_DEST, &vec, 1, len);
+	KUNIT_EXPECT_EQ(test, vread_iter(&iter, addr + off, len), len);
+	KUNIT_EXPECT_MEMEQ(test, vec.iov_base, addr + off, len);
+}
+#else
+static void vread_reads_absent_areas(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_PROC_KCORE is not set");
+}
+#endif
+
+/* VM_FLUSH_RESET_PERMS: the direct map of ordinary pages */
+
+static void *take_reset_area(struct kunit *test, unsigned int nr)
+{
+	void *addr = vmalloc(nr * PAGE_SIZE);
+
+	KUNIT_ASSERT_NOT_NULL(test, addr);
+	set_vm_flush_reset_perms(addr);
+
+	return addr;
+}
+
+static void reset_leaves_alone_what_is_default(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct direct_map map = read_direct_map(ut);
+	unsigned int i;
+
+	skip_unless_large_map(test);
+	for (i = 0; i < 16; i++)
+		vfree(take_reset_area(test, 1 + i));
+	expect_same_map(ut, &map);
+}
+
+#define NR_RESET	8
+
+static void reset_of_what_was_changed(struct kunit *test)
+{
+	struct mapping before[NR_RESET], now;
+	void *addr = take_reset_area(test, NR_RESET);
+	unsigned int i;
+
+	for (i = 0; i < NR_RESET; i++)
+		before[i] = mapping_of(vmalloc_to_page(addr + i * PAGE_SIZE));
+	/* All but the first page */
+	KUNIT_EXPECT_EQ(test, set_memory_ro((unsigned long)addr + PAGE_SIZE,
+					    NR_RESET - 1), 0);
+	for (i = 1; i < NR_RESET; i++) {
+		now = mapping_of(before[i].page);
+		KUNIT_EXPECT_FALSE(test, now.flags & _PAGE_RW);
+	}
+
+	vfree(addr);
+	for (i = 0; i < NR_RESET; i++) {
+		now = mapping_of(before[i].page);
+		KUNIT_EXPECT_EQ(test, now.flags & ~_PAGE_PSE,
+				before[i].flags & ~_PAGE_PSE);
+		KUNIT_EXPECT_TRUE(test, page_present(before[i].page));
+	}
+}
+
+/* execmem */
+
+#ifdef CONFIG_EXECMEM
+static const struct execmem_use {
+	const char		*desc;
+	enum execmem_type	type;
+	bool			absent;
+} execmem_uses[] = {
+	{ "EXECMEM_MODULE_TEXT", EXECMEM_MODULE_TEXT, true },
+	{ "EXECMEM_KPROBES", EXECMEM_KPROBES, true },
+	{ "EXECMEM_FTRACE", EXECMEM_FTRACE, true },
+	{ "EXECMEM_BPF", EXECMEM_BPF, true },
+	{ "EXECMEM_MODULE_RODATA", EXECMEM_MODULE_RODATA, true },
+	{ "EXECMEM_MODULE_DATA", EXECMEM_MODULE_DATA, false },
+};
+
+static void execmem_free_action(void *addr)
+{
+	execmem_free(addr);
+}
+
+/* Nothing that is done to the area changes the direct map */
+static void execmem_splits_nothing(struct kunit *test)
+{
+	const struct execmem_use *use = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	struct direct_map map = read_direct_map(ut);
+	unsigned int i, present, nr = 5;
+	unsigned long addr;
+	void *p;
+
+	skip_unless_large_map(test);
+	p = execmem_alloc_rw(use->type, nr * PAGE_SIZE);
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, execmem_free_action, p), 0);
+	present = nr_present_in_area(p, nr);
+	KUNIT_EXPECT_EQ(test, present, use->absent ? 0 : nr * num_online_cpus());
+
+	memset(p, 0xcc, nr * PAGE_SIZE);
+	addr = (unsigned long)p;
+	if (use->absent) {
+		for (i = 0; i < 3; i++) {
+			KUNIT_EXPECT_EQ(test, set_memory_ro(addr, nr), 0);
+			KUNIT_EXPECT_EQ(test, set_memory_rw(addr + PAGE_SIZE, 1), 0);
+		}
+		KUNIT_EXPECT_EQ(test, set_memory_rox(addr, nr), 0);
+	}
+	KUNIT_EXPECT_LE(test, read_direct_map(ut).size_4k, map.size_4k);
+	KUNIT_EXPECT_EQ(test, nr_present_in_area(p, nr), present);
+
+	kunit_release_action(test, execmem_free_action, p);
+	/* Freed by a worker */
+	KUNIT_EXPECT_EQ(test, wait_for_used(ut, 0), 0);
+	unmapped_alloc_drain(ut->nid);
+	expect_same_map(ut, &map);
+}
+
+/* With no block to be had, text takes what is cached and splits nothing */
+static void execmem_without_blocks(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	void *p;
+
+	take(ut, GFP_KERNEL, 0);
+	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
+	p = execmem_alloc_rw(EXECMEM_MODULE_TEXT, 300 * PAGE_SIZE);
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, execmem_free_action, p), 0);
+	KUNIT_EXPECT_EQ(test, nr_present_in_area(p, 300), 0);
+	KUNIT_EXPECT_EQ(test, ut->nr_set_valid, 0);
+	/* A worker frees what was taken in vain for 2 MiB */
+	KUNIT_EXPECT_EQ(test, wait_for_used(ut, 301), 0);
+
+	kunit_release_action(test, execmem_free_action, p);
+	give_all(ut);
+	KUNIT_EXPECT_EQ(test, wait_for_used(ut, 0), 0);
+}
+#else
+static const struct execmem_use {
+	const char	*desc;
+} execmem_uses[] = {
+	{ "none" },
+};
+
+static void execmem_splits_nothing(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_EXECMEM is not set");
+}
+
+static void execmem_without_blocks(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_EXECMEM is not set");
+}
+#endif
+
+KUNIT_ARRAY_PARAM_DESC(execmem_use, execmem_uses, desc);
+
 /* Random operations, compared with a model */
 
 #define NR_OPS		100000
@@ -2470,7 +3351,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_PARAM(order_fills_a_block, order_gen_params),
 	KUNIT_CASE(this_node_is_honoured),
 	KUNIT_CASE(other_nodes_help_out),
-	KUNIT_CASE(no_node_follows_the_policy),
+	KUNIT_CASE(no_node_is_this_one),
 	KUNIT_CASE_PARAM(free_comes_back, free_path_gen_params),
 	KUNIT_CASE(free_is_deferred),
 	KUNIT_CASE(free_mixed_folio_batch),
@@ -2487,6 +3368,28 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_PARAM(counters_add_up, order_gen_params),
 	KUNIT_CASE(account_charges_what_is_used),
 	KUNIT_CASE(account_keeps_limits),
+	KUNIT_CASE_PARAM(flag_gives_absent_pages, page_interface_gen_params),
+	KUNIT_CASE_PARAM(flag_is_closed, page_interface_gen_params),
+	KUNIT_CASE(flag_is_refused),
+	KUNIT_CASE(bulk_fills_holes),
+	KUNIT_CASE(bulk_without_reclaim),
+	KUNIT_CASE_PARAM(flag_with_modifier, modifier_gen_params),
+	KUNIT_CASE(flag_in_scope),
+	KUNIT_CASE(flag_with_nofail),
+	KUNIT_CASE(flag_with_noretry),
+	KUNIT_CASE(flag_makes_compound_pages),
+	KUNIT_CASE_PARAM(flag_with_policy, policy_gen_params),
+	KUNIT_CASE(flag_with_home_node),
+	KUNIT_CASE(flag_with_strict_policy),
+	KUNIT_CASE(flag_with_cpuset),
+	KUNIT_CASE_PARAM(flag_gives_absent_areas, area_interface_gen_params),
+	KUNIT_CASE_PARAM(flag_is_closed_to_areas, area_interface_gen_params),
+	KUNIT_CASE(vfree_leaves_no_translation),
+	KUNIT_CASE(vread_reads_absent_areas),
+	KUNIT_CASE(reset_leaves_alone_what_is_default),
+	KUNIT_CASE(reset_of_what_was_changed),
+	KUNIT_CASE_PARAM(execmem_splits_nothing, execmem_use_gen_params),
+	KUNIT_CASE(execmem_without_blocks),
 	KUNIT_CASE_SLOW(random_operations),
 	KUNIT_CASE_SLOW(tasks_on_all_cpus),
 	{}
@@ -2501,7 +3404,8 @@ static struct kunit_suite unmapped_test_suite = {
 /* Only what must hold where there is no cache: no page at all */
 static void r3_closed_when_off(struct kunit *test)
 {
-	unsigned int order;
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED;
+	unsigned int i, order;
 	struct page *page;
 
 	if (unmapped_alloc_enabled())
@@ -2511,6 +3415,10 @@ static void r3_closed_when_off(struct kunit *test)
 		KUNIT_EXPECT_NULL(test, unmapped_pages_alloc(GFP_KERNEL, order,
 							     NUMA_NO_NODE));
 	KUNIT_EXPECT_EQ(test, unmapped_alloc_drain(numa_mem_id()), 0);
+	for (i = 0; i < ARRAY_SIZE(page_interfaces); i++)
+		KUNIT_EXPECT_NULL(test, page_interfaces[i].alloc(gfp, 0, numa_mem_id()));
+	for (i = 0; i < ARRAY_SIZE(area_interfaces); i++)
+		KUNIT_EXPECT_NULL(test, area_interfaces[i].alloc(PAGE_SIZE, gfp));
 
 	page = alloc_page(GFP_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, page);
