@@ -166,7 +166,6 @@ struct unmapped_window {
 };
 
 static bool unmapped_enabled __ro_after_init;
-static bool unmapped_suspended;
 static struct unmapped_node *unmapped_nodes[MAX_NUMNODES] __ro_after_init;
 static DEFINE_PER_CPU(struct unmapped_window, unmapped_window);
 
@@ -526,8 +525,8 @@ static int attach_pages(struct unmapped_block *new, struct page *page,
 	unsigned int o;
 
 	spin_lock_irqsave(&un->lock, flags);
-	/* Set before the node is drained, so what they are about stays empty */
-	if (READ_ONCE(unmapped_suspended) || is_migrate_isolate_page(page))
+	/* Isolated before the node is drained: memory to be offlined stays so */
+	if (is_migrate_isolate_page(page))
 		goto err_unlock;
 
 	b = xa_load(&unmapped_blocks, key);
@@ -929,7 +928,7 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 		page = take_remote(gfp, order, nid, nodemask);
 	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
 		page = refill(gfp, order, nid, nodemask);
-	if (!page && !(gfp & __GFP_NORETRY) && !unmapped_alloc_suspended())
+	if (!page && !(gfp & __GFP_NORETRY))
 		page = fallback(gfp, order, nid, nodemask);
 
 	return page;
@@ -951,7 +950,7 @@ struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
 				   nodemask_t *nodemask)
 {
 	struct page *page = NULL;
-	bool hit = false;
+	bool hit;
 
 	if (!unmapped_alloc_enabled() || order > UNMAPPED_MAX_ORDER ||
 	    (gfp & (__GFP_DMA | __GFP_DMA32))) {
@@ -966,14 +965,11 @@ struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
 	/* Neither applies, and would only choose zones that do not serve */
 	gfp &= ~(__GFP_HIGHMEM | __GFP_MOVABLE);
 
-	for (;;) {
-		if (!unmapped_alloc_suspended()) {
-			if (node_allowed(nid, gfp, nodemask))
-				page = take_cached(nid, order);
-			hit = page;
-			if (!page)
-				page = alloc_slow(gfp, order, nid, nodemask);
-		}
+	if (node_allowed(nid, gfp, nodemask))
+		page = take_cached(nid, order);
+	hit = page;
+	while (!page) {
+		page = alloc_slow(gfp, order, nid, nodemask);
 		if (page)
 			break;
 		if (!(gfp & __GFP_NOFAIL))
@@ -1009,8 +1005,7 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
 
 		while (end < nr_pages && !pages[end])
 			end++;
-		if (unmapped_alloc_enabled() && !unmapped_alloc_suspended() &&
-		    node_allowed(nid, gfp, nodemask))
+		if (unmapped_alloc_enabled() && node_allowed(nid, gfp, nodemask))
 			end = i + take_cached_bulk(nid, end - i, pages + i);
 		else
 			end = i;
@@ -1291,29 +1286,17 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 }
 
 /*
- * Hibernation copies pages that are absent by mapping them one by one, which
- * would split blocks with interrupts off. It is refused while there are users.
+ * Idle blocks need not go into the image of a hibernation, and folios that LRU
+ * batches keep from being wiped must not.
  */
 static int unmapped_pm_notify(struct notifier_block *nb, unsigned long action,
 			      void *unused)
 {
 	int nid;
 
-	switch (action) {
-	case PM_HIBERNATION_PREPARE:
-		WRITE_ONCE(unmapped_suspended, true);
+	if (action == PM_HIBERNATION_PREPARE)
 		for_each_node_state(nid, N_MEMORY)
 			unmapped_alloc_drain(nid);
-		if (!xa_empty(&unmapped_blocks)) {
-			WRITE_ONCE(unmapped_suspended, false);
-			pr_info("pages in use, cannot hibernate\n");
-			return notifier_from_errno(-EBUSY);
-		}
-		break;
-	case PM_POST_HIBERNATION:
-		WRITE_ONCE(unmapped_suspended, false);
-		break;
-	}
 
 	return NOTIFY_OK;
 }
@@ -1363,18 +1346,6 @@ __setup("unmapped_alloc=", unmapped_alloc_setup);
 bool unmapped_alloc_enabled(void)
 {
 	return unmapped_enabled;
-}
-
-/**
- * unmapped_alloc_suspended - is the cache closed while the system hibernates?
- *
- * Context: Any.
- * Return: true from the notice that the system is about to hibernate until it
- * is over. unmapped_pages_alloc() returns NULL then.
- */
-bool unmapped_alloc_suspended(void)
-{
-	return READ_ONCE(unmapped_suspended);
 }
 
 static int __init init_window_pte(pte_t *pte, unsigned long addr, void *data)

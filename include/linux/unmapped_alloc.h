@@ -29,7 +29,6 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
 #ifdef CONFIG_UNMAPPED_ALLOC
 
 bool unmapped_alloc_enabled(void);
-bool unmapped_alloc_suspended(void);
 
 struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid);
 #define unmapped_pages_alloc(...) \
@@ -73,11 +72,6 @@ void unmapped_alloc_flush_deferred(int nid);
 #else /* !CONFIG_UNMAPPED_ALLOC */
 
 static inline bool unmapped_alloc_enabled(void)
-{
-	return false;
-}
-
-static inline bool unmapped_alloc_suspended(void)
 {
 	return false;
 }
