@@ -1,6 +1,6 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT
+export O KSRC JOBS ACCEL FORCE OUT ROWS
 
 .PHONY: help demo test bench series tree refresh image image-base
 help:

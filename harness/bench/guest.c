@@ -11,6 +11,9 @@
 
 #include <err.h>
 #include <stdint.h>
+#include <sys/stat.h>
+
+#include "../guest/bpf.h"
 
 /* Much less than RLIMIT_MEMLOCK, which has been raised, and than memory */
 #define FLUSH_PAGES	(40 * 512)
@@ -20,6 +23,11 @@
 #define CYCLE_REPEATS	60
 #define FILL_PAGES	512
 #define NR_TASKS	8
+#define NR_MODULES	32
+#define NR_PROGRAMS	1000
+#define NR_RUN_PROGRAMS	32
+#define NR_INSTANCES	8
+#define NR_INTERPRETED	64
 
 static uint64_t now_ns(void)
 {
@@ -77,9 +85,8 @@ static void cycle(bool secret, size_t nr_pages)
 	secret_close(&s);
 }
 
-/* Rows 1 and 2: 1 MiB of secret memory after ageing */
-
-static void bench_placement(const char *how)
+/* Age memory as @how says */
+static void age_as(const char *how)
 {
 	static const char * const names[] = {
 		[AGEING_NONE]		= "fresh",
@@ -87,12 +94,9 @@ static void bench_placement(const char *how)
 		[AGEING_STRIDED]	= "strided",
 		[AGEING_RANDOM]		= "random",
 	};
-	struct direct_map before, now;
+	static struct aged aged;
 	size_t bytes = aged_bytes();
-	struct aged aged = {};
-	struct secret s;
 	unsigned int i;
-	long splits;
 
 	for (i = 0; i < sizeof(names) / sizeof(*names); i++)
 		if (!strcmp(how, names[i]))
@@ -100,6 +104,17 @@ static void bench_placement(const char *how)
 	if (age(&aged, i, bytes))
 		err(1, "ageing");
 	printf("aged_mib %zu\n", bytes / MIB);
+}
+
+/* Rows 1 and 2: 1 MiB of secret memory after ageing */
+
+static void bench_placement(const char *how)
+{
+	struct direct_map before, now;
+	struct secret s;
+	long splits;
+
+	age_as(how);
 
 	before = direct_map();
 	splits = nr_splits();
@@ -344,6 +359,236 @@ static void bench_cycles(void)
 	}
 }
 
+/*
+ * Row 11: users of kernel memory with other permissions than data have. All
+ * that is loaded is held until all is loaded, so that each takes memory of its
+ * own. Exercised are
+ *
+ * modules: the bench module under NR_MODULES names, for text, data and
+ * read-only data of each; vsock; and test_vmalloc, which does not stay loaded.
+ * BPF programs: NR_PROGRAMS through the JIT, small and large.
+ * trampolines: BPF's XDP dispatcher, written again whenever one of the programs
+ * runs; and ftrace's, one for each tracing instance with the function tracer.
+ * (An fentry program's needs BTF, which these kernels do not have.)
+ * vmalloc: areas with VM_FLUSH_RESET_PERMS that the bench module asks for; and
+ * programs for BPF's interpreter, which are vmalloc areas that get this flag
+ * when they are made read-only.
+ */
+
+struct image {
+	char	*bytes;
+	size_t	size;
+};
+
+static struct image read_image(const char *path)
+{
+	struct image image;
+	FILE *f = fopen(path, "r");
+
+	if (!f || fseek(f, 0, SEEK_END))
+		err(1, "%s", path);
+	image.size = ftell(f);
+	image.bytes = malloc(image.size);
+	rewind(f);
+	if (!image.bytes || fread(image.bytes, 1, image.size, f) != image.size)
+		errx(1, "cannot read %s", path);
+	fclose(f);
+
+	return image;
+}
+
+static void insert(struct image image, const char *name, const char *params)
+{
+	if (syscall(__NR_init_module, image.bytes, image.size, params))
+		err(1, "loading %s", name);
+}
+
+/*
+ * Give the module @from in @image the name @to, which is as long. The kernel
+ * loads a name only once.
+ */
+static void rename_image(struct image image, const char *from, const char *to)
+{
+	size_t i, len = strlen(from) + 1;
+
+	for (i = 1; i + len <= image.size; i++)
+		if (!memcmp(image.bytes + i, from, len) &&
+		    (!image.bytes[i - 1] || image.bytes[i - 1] == '='))
+			memcpy(image.bytes + i, to, len);
+}
+
+static void remove_module(const char *name)
+{
+	if (syscall(__NR_delete_module, name, O_NONBLOCK))
+		err(1, "unloading %s", name);
+}
+
+static void modules(bool load)
+{
+	struct image image;
+	char name[16], last[16] = "bench";
+	unsigned int i;
+
+	if (load)
+		image = read_image("bench.ko");
+	for (i = 0; i < NR_MODULES; i++) {
+		snprintf(name, sizeof(name), "ben%02u", i);
+		if (load) {
+			rename_image(image, last, name);
+			insert(image, name, "what=nothing");
+			strcpy(last, name);
+		} else {
+			remove_module(name);
+		}
+	}
+	if (!load) {
+		remove_module("vsock");
+		return;
+	}
+	free(image.bytes);
+	insert(read_image("vsock.ko"), "vsock", "");
+	image = read_image("test_vmalloc.ko");
+	if (!syscall(__NR_init_module, image.bytes, image.size, "run_test_mask=0") || errno != EAGAIN)
+		err(1, "test_vmalloc");
+}
+
+static void programs(bool load)
+{
+	static int fds[NR_PROGRAMS];
+	unsigned int i;
+
+	for (i = 0; i < NR_PROGRAMS; i++) {
+		if (!load) {
+			close(fds[i]);
+			continue;
+		}
+		fds[i] = bpf_load_sum(BPF_PROG_TYPE_SOCKET_FILTER, 4 << i % 10);
+		if (fds[i] < 0)
+			err(1, "BPF program %u", i);
+	}
+}
+
+static void trampolines(bool load)
+{
+	static int fds[NR_RUN_PROGRAMS];
+	char path[128], file[160];
+	unsigned int i;
+
+	for (i = 0; i < NR_RUN_PROGRAMS; i++) {
+		if (!load) {
+			close(fds[i]);
+			continue;
+		}
+		fds[i] = bpf_load_sum(BPF_PROG_TYPE_XDP, i);
+		if (fds[i] < 0 || bpf_run_sum(fds[i], i))
+			err(1, "XDP program %u", i);
+	}
+
+	for (i = 0; i < NR_INSTANCES; i++) {
+		snprintf(path, sizeof(path), TRACING "instances/bench%u", i);
+		snprintf(file, sizeof(file), "%s/set_ftrace_filter", path);
+		if (load && (mkdir(path, 0700) || !proc_write(file, flush_functions[0])))
+			err(1, "%s", path);
+		snprintf(file, sizeof(file), "%s/current_tracer", path);
+		if (!proc_write(file, load ? "function" : "nop"))
+			err(1, "%s", file);
+		if (!load && rmdir(path))
+			err(1, "%s", path);
+	}
+}
+
+static void areas(bool load)
+{
+	static int fds[NR_INTERPRETED];
+	unsigned int i;
+
+	if (!load)
+		remove_module("bench");
+	else
+		insert(read_image("bench.ko"), "bench", "what=areas");
+
+	if (!proc_write("/proc/sys/net/core/bpf_jit_enable", "0"))
+		err(1, "switching the JIT off");
+	for (i = 0; i < NR_INTERPRETED; i++) {
+		if (!load) {
+			close(fds[i]);
+			continue;
+		}
+		fds[i] = bpf_load_sum(BPF_PROG_TYPE_SOCKET_FILTER, 4 << i % 10);
+		if (fds[i] < 0)
+			err(1, "interpreted BPF program %u", i);
+	}
+	if (!proc_write("/proc/sys/net/core/bpf_jit_enable", "1"))
+		err(1, "switching the JIT on");
+}
+
+/* Large mappings that there were, and are not now */
+static long missing_2m(const struct direct_map *before)
+{
+	return (direct_map().kib_4k - before->kib_4k) / 2048;
+}
+
+static long missing_1g(const struct direct_map *before)
+{
+	return (before->kib_1g - direct_map().kib_1g) / 1024 / 1024;
+}
+
+static long max(long a, long b)
+{
+	return a > b ? a : b;
+}
+
+static void bench_permissions(const char *how)
+{
+	static const struct {
+		const char *name;
+		void (*fn)(bool load);
+	} users[] = {
+		{ "modules", modules },
+		{ "programs", programs },
+		{ "trampolines", trampolines },
+		{ "areas", areas },
+	};
+	const unsigned int nr = sizeof(users) / sizeof(*users);
+	long splits[sizeof(users) / sizeof(*users)] = {}, level2, level3;
+	struct rlimit files = { 4 * NR_PROGRAMS, 4 * NR_PROGRAMS };
+	long lost_2m = 0, lost_1g = 0;
+	struct direct_map before;
+	unsigned int i, load;
+
+	age_as(how);
+	/* Ageing left as many as it needs */
+	if (setrlimit(RLIMIT_NOFILE, &files))
+		err(1, "setrlimit");
+	before = direct_map();
+	level2 = nr_splits();
+	level3 = vm_counter("direct_map_level3_splits");
+
+	for (load = 2; load-- > 0;) {
+		for (i = 0; i < nr; i++) {
+			splits[i] -= nr_splits();
+			users[i].fn(load);
+			/* What is freed by RCU and by workers belongs to it */
+			if (!load)
+				sleep(1);
+			splits[i] += nr_splits();
+		}
+		/* The most: in use, or now that all are gone */
+		lost_2m = max(lost_2m, missing_2m(&before));
+		lost_1g = max(lost_1g, missing_1g(&before));
+	}
+	printf("lost_2m %ld\n", lost_2m);
+	printf("lost_1g %ld\n", lost_1g);
+	for (i = 0; i < nr; i++)
+		printf("splits_%s %ld\n", users[i].name, splits[i]);
+
+	sleep(IDLE_SECONDS);
+	printf("splits %ld\n", nr_splits() - level2);
+	printf("level3 %ld\n", vm_counter("direct_map_level3_splits") - level3);
+	printf("missing_2m %ld\n", missing_2m(&before));
+	printf("missing_1g %ld\n", missing_1g(&before));
+}
+
 /* Row 12: what is left of 64 MiB when everybody is gone */
 
 /* Half of the pages on each of two CPUs, whose batches may hold some back */
@@ -422,6 +667,8 @@ int main(int argc, char *argv[])
 		bench_cycles();
 	else if (!strcmp(what, "idle"))
 		bench_idle();
+	else if (!strcmp(what, "permissions"))
+		bench_permissions(arg);
 	else
 		errx(1, "what?");
 

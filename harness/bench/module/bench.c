@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Counts the instructions of paths that user space does not reach alone.
+ * Paths that user space does not reach alone: their instructions are counted,
+ * or they are only taken.
  *
  * For a guest under -icount shift=0, in which the TSC advances by one for each
  * instruction. Loads into any 7.3 kernel: what is not exported is looked up.
@@ -14,6 +15,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/sort.h>
+#include <linux/vmalloc.h>
 
 #include <asm/msr.h>
 
@@ -23,10 +25,12 @@
 #define NR_PAIRS	1000
 #define NR_REPEATS	41
 #define NR_HELD		32
+#define NR_AREAS	64
+#define MAX_AREA_PAGES	16
 
 static char *what = "pairs";
 module_param(what, charp, 0);
-MODULE_PARM_DESC(what, "pairs: allocate and free; absent, absent_singly: take 2 MiB out of the direct map");
+MODULE_PARM_DESC(what, "pairs: allocate and free; absent, absent_singly: take 2 MiB out of the direct map; areas: hold areas with VM_FLUSH_RESET_PERMS; nothing: stay loaded");
 
 static u64 sample[NR_REPEATS];
 
@@ -236,6 +240,56 @@ static int bench_absent(const char *name, u64 (*fn)(struct page *page))
 	return 0;
 }
 
+/*
+ * Areas whose pages get default permissions when they are freed, as Hyper-V has
+ * for its hypercall page. Half of them are made read-only meanwhile.
+ */
+static void *area[NR_AREAS];
+
+static int hold_areas(void)
+{
+	void *(*alloc)(unsigned long size, unsigned long align,
+		       unsigned long start, unsigned long end, gfp_t gfp,
+		       pgprot_t prot, unsigned long vm_flags, int node,
+		       const void *caller);
+	int (*set_ro)(unsigned long addr, int nr);
+	unsigned int i, nr;
+	int err;
+
+	err = find_lookup_name();
+	if (err)
+		return err;
+	alloc = (void *)lookup_name("__vmalloc_node_range_noprof");
+	set_ro = (void *)lookup_name("set_memory_ro");
+	if (!alloc || !set_ro)
+		return -ENOENT;
+
+	for (i = 0; i < NR_AREAS; i++) {
+		nr = 1 + i / 2 % MAX_AREA_PAGES;
+		area[i] = alloc(nr * PAGE_SIZE, 1, VMALLOC_START, VMALLOC_END,
+				GFP_KERNEL, PAGE_KERNEL, VM_FLUSH_RESET_PERMS,
+				NUMA_NO_NODE, __builtin_return_address(0));
+		if (!area[i])
+			return -ENOMEM;
+		memset(area[i], 1, nr * PAGE_SIZE);
+		if (i % 2) {
+			err = set_ro((unsigned long)area[i], nr);
+			if (err)
+				return err;
+		}
+	}
+
+	return 0;
+}
+
+static void free_areas(void)
+{
+	unsigned int i;
+
+	for (i = 0; i < NR_AREAS; i++)
+		vfree(area[i]);
+}
+
 static int __init bench_init(void)
 {
 	if (!strcmp(what, "pairs"))
@@ -244,6 +298,15 @@ static int __init bench_init(void)
 		return bench_absent(what, absent);
 	if (!strcmp(what, "absent_singly"))
 		return bench_absent(what, absent_singly);
+	if (!strcmp(what, "areas")) {
+		int err = hold_areas();
+
+		if (err)
+			free_areas();
+		return err;
+	}
+	if (!strcmp(what, "nothing"))
+		return 0;
 
 	return -EINVAL;
 }
@@ -251,8 +314,9 @@ module_init(bench_init);
 
 static void __exit bench_exit(void)
 {
+	free_areas();
 }
 module_exit(bench_exit);
 
-MODULE_DESCRIPTION("Instruction counts of page allocation and direct map changes");
+MODULE_DESCRIPTION("Instruction counts of page allocation, and direct map changes");
 MODULE_LICENSE("GPL");
