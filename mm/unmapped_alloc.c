@@ -131,7 +131,8 @@ struct unmapped_block {
  * @deferred: chunks freed where they could not be wiped, order in page->private
  * @detached: blocks that were returned and are not collapsed yet
  * @return_mutex: whoever returns chunks of a split block does so alone
- * @return_work: returns idle blocks
+ * @return_work: returns idle blocks. Freezable: the image of a hibernation does
+ *	not have blocks that are about to be returned.
  * @deferred_work: wipes @deferred
  * @deferred_irq_work: starts @deferred_work, from contexts that cannot
  */
@@ -324,7 +325,7 @@ static struct unmapped_block *node_find(struct unmapped_node *un,
 static void node_detach(struct unmapped_node *un, struct unmapped_block *b)
 {
 	llist_add(&b->detached, &un->detached);
-	mod_delayed_work(system_dfl_wq, &un->return_work, 0);
+	mod_delayed_work(system_freezable_wq, &un->return_work, 0);
 }
 
 static unsigned int node_reserve(const struct unmapped_node *un)
@@ -586,8 +587,11 @@ static bool cache_pages(struct page *page, unsigned int order,
 	if (xa_reserve_irq(&unmapped_blocks, block_key(pfn), gfp))
 		goto err_free;
 
-	/* Page tables may be needed, CPA asks for them with GFP_KERNEL */
-	scope = memalloc_apply_gfp_scope(gfp);
+	/*
+	 * Page tables may be needed, CPA asks for them with GFP_KERNEL. The
+	 * scope for __GFP_NORETRY would give it the reserves.
+	 */
+	scope = memalloc_apply_gfp_scope(gfp & ~__GFP_NORETRY);
 	err = make_absent(page, order);
 	memalloc_restore_scope(scope);
 	if (err)
@@ -672,7 +676,7 @@ static void free_unlock(struct unmapped_node *un, int nr, unsigned long flags)
 	spin_unlock_irqrestore(&un->lock, flags);
 
 	if (kick && !delayed_work_pending(&un->return_work))
-		queue_delayed_work(system_dfl_wq, &un->return_work, unmapped_idle_delay);
+		queue_delayed_work(system_freezable_wq, &un->return_work, unmapped_idle_delay);
 }
 
 /* Put wiped chunks of one order back */
@@ -873,8 +877,15 @@ static bool node_allowed(int nid, gfp_t gfp, const nodemask_t *nodemask)
 	if (nodemask && !node_isset(nid, *nodemask))
 		return false;
 
-	return !cpusets_enabled() ||
-	       __cpuset_zone_allowed(&NODE_DATA(nid)->node_zones[0], gfp);
+	if (!cpusets_enabled())
+		return true;
+
+	/* As for the page allocator: these do not fail for a cpuset's sake */
+	if ((gfp & __GFP_HIGH) && !gfpflags_allow_blocking(gfp))
+		return true;
+
+	return __cpuset_zone_allowed(&NODE_DATA(nid)->node_zones[0],
+				     gfp | __GFP_HARDWALL);
 }
 
 /* Cached pages of other nodes than @nid that the caller may use, nearest first */
@@ -927,7 +938,8 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 	if (!page)
 		page = take_remote(gfp, order, nid, nodemask);
 	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
-		page = refill(gfp, order, nid, nodemask);
+		page = refill(gfp | __GFP_HARDWALL, order, nid, nodemask);
+	/* The page allocator may let it out of its cpuset, in the end */
 	if (!page && !(gfp & __GFP_NORETRY))
 		page = fallback(gfp, order, nid, nodemask);
 
@@ -1215,7 +1227,7 @@ static void return_work_fn(struct work_struct *work)
 
 	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
 	    READ_ONCE(un->orders[FILL_SPLIT]))
-		queue_delayed_work(system_dfl_wq, &un->return_work, unmapped_idle_delay);
+		queue_delayed_work(system_freezable_wq, &un->return_work, unmapped_idle_delay);
 }
 
 static unsigned long return_all(struct unmapped_node *un)
@@ -1251,7 +1263,7 @@ unsigned long unmapped_alloc_drain(int nid)
 
 	lru_add_drain_all();
 	nr = return_all(un);
-	mod_delayed_work(system_dfl_wq, &un->return_work, 0);
+	mod_delayed_work(system_freezable_wq, &un->return_work, 0);
 	flush_delayed_work(&un->return_work);
 
 	return nr;
@@ -1280,7 +1292,7 @@ static unsigned long shrink_scan(struct shrinker *shrinker,
 
 	/* What cannot be done here, as it takes a mutex */
 	if (READ_ONCE(un->orders[FILL_SPLIT]))
-		mod_delayed_work(system_dfl_wq, &un->return_work, 0);
+		mod_delayed_work(system_freezable_wq, &un->return_work, 0);
 
 	return freed ?: SHRINK_STOP;
 }

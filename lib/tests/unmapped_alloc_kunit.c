@@ -28,11 +28,14 @@
 #include <linux/irq_work.h>
 #include <linux/kthread.h>
 #include <linux/memcontrol.h>
+#include <linux/mempool.h>
 #include <linux/mempolicy.h>
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
+#include <linux/page_frag_cache.h>
+#include <linux/percpu.h>
 #include <linux/prandom.h>
 #include <linux/proc_fs.h>
 #include <linux/random.h>
@@ -2323,8 +2326,10 @@ static void flag_is_refused(struct kunit *test)
 {
 	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED;
 	struct unmapped_test *ut = test->priv;
+	struct page_frag_cache frags = {};
 	void *objects[4] = {}, *old;
 	struct kmem_cache *cache;
+	mempool_t *pool;
 
 	/* Refused even where there are objects at hand */
 	take(ut, GFP_KERNEL, 0);
@@ -2332,7 +2337,12 @@ static void flag_is_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 3), 0);
 	KUNIT_EXPECT_EQ(test, get_zeroed_page(gfp), 0);
 	KUNIT_EXPECT_NULL(test, alloc_pages_exact(3 * PAGE_SIZE, gfp));
-	KUNIT_EXPECT_NULL(test, alloc_pages_nolock(__GFP_UNMAPPED, ut->nid, 0));
+	/* Others warn of flags that these do not know */
+	if (!IS_ENABLED(CONFIG_DEBUG_VM)) {
+		KUNIT_EXPECT_NULL(test, alloc_pages_nolock(__GFP_UNMAPPED, ut->nid, 0));
+		KUNIT_EXPECT_NULL(test, kmalloc_nolock(64, __GFP_NOWARN | __GFP_UNMAPPED,
+						       ut->nid));
+	}
 	KUNIT_EXPECT_NULL(test, kmalloc(64, gfp));
 	KUNIT_EXPECT_NULL(test, kzalloc(64, gfp));
 	KUNIT_EXPECT_NULL(test, kmalloc_node(64, gfp, ut->nid));
@@ -2342,6 +2352,17 @@ static void flag_is_refused(struct kunit *test)
 	KUNIT_EXPECT_NULL(test, krealloc(old, 32, gfp));
 	KUNIT_EXPECT_NULL(test, krealloc(old, 128, gfp));
 	kfree(old);
+
+	KUNIT_EXPECT_NULL(test, (__force void *)__alloc_percpu_gfp(64, 8, gfp));
+	old = page_frag_alloc(&frags, 64, GFP_KERNEL);
+	KUNIT_EXPECT_NOT_NULL(test, old);
+	KUNIT_EXPECT_NULL(test, page_frag_alloc(&frags, 64, gfp));
+	page_frag_free(old);
+	page_frag_cache_drain(&frags);
+	pool = mempool_create_kmalloc_pool(2, 64);
+	KUNIT_ASSERT_NOT_NULL(test, pool);
+	KUNIT_EXPECT_NULL(test, mempool_alloc(pool, gfp));
+	mempool_destroy(pool);
 
 	cache = kmem_cache_create("unmapped_kunit", 64, 0, 0, NULL);
 	KUNIT_ASSERT_NOT_NULL(test, cache);

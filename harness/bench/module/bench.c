@@ -242,8 +242,15 @@ static int bench_absent(const char *name, u64 (*fn)(struct page *page))
 
 /*
  * Areas whose pages get default permissions when they are freed, as Hyper-V has
- * for its hypercall page. Half of them are made read-only meanwhile.
+ * for its hypercall page. Half of them are made read-only meanwhile: those who
+ * do so are to ask for absent memory where there is any.
  */
+#ifdef CONFIG_UNMAPPED_ALLOC
+#define GFP_READ_ONLY	(GFP_KERNEL | __GFP_UNMAPPED)
+#else
+#define GFP_READ_ONLY	GFP_KERNEL
+#endif
+
 static void *area[NR_AREAS];
 
 static int hold_areas(void)
@@ -267,7 +274,8 @@ static int hold_areas(void)
 	for (i = 0; i < NR_AREAS; i++) {
 		nr = 1 + i / 2 % MAX_AREA_PAGES;
 		area[i] = alloc(nr * PAGE_SIZE, 1, VMALLOC_START, VMALLOC_END,
-				GFP_KERNEL, PAGE_KERNEL, VM_FLUSH_RESET_PERMS,
+				i % 2 ? GFP_READ_ONLY : GFP_KERNEL, PAGE_KERNEL,
+				VM_FLUSH_RESET_PERMS,
 				NUMA_NO_NODE, __builtin_return_address(0));
 		if (!area[i])
 			return -ENOMEM;
