@@ -1,14 +1,15 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT ROWS
+export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG
 
-.PHONY: help demo test bench series tree refresh image image-base
+.PHONY: help demo test bench users series tree refresh image image-base
 help:
 	@cat $(H)/help.txt
 
 demo: ; @$(H)/demo
 test: ; @$(H)/test
 bench: ; @$(H)/bench/run
+users: ; @$(H)/users
 tree refresh series: ; @$(H)/patchset $@
 image: ; @$(H)/build series
 image-base: ; @$(H)/build base
