@@ -1478,6 +1478,7 @@ off:
 	pr_info("off: %s\n", why);
 	return 0;
 }
+
 /* Before those who load BPF programs, ptp_classifier_init() is the first */
 core_initcall(unmapped_alloc_init);
 
