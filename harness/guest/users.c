@@ -163,13 +163,14 @@ static void kcore_over_and_over(time_t end)
 	int i, nr;
 
 	open_kcore();
+	/* Modules lie in the topmost 2 GiB, by the ABI that they are compiled for, as do the kernel's text and vsyscalls */
+	for (s = segments; s < segments + nr_segments; s++)
+		if (s->p_type == PT_LOAD && s->p_vaddr >= -(2UL << 30) && (!modules || s->p_memsz > modules->p_memsz))
+			modules = s;
 	nr = read_areas(areas);
 	for (i = 0; i < nr; i++) {
 		s = segment_of(areas[i].from);
-		/* Modules lie in the topmost 2 GiB, by the ABI that they are compiled for */
-		if (s->p_vaddr >= -(2UL << 30))
-			modules = s;
-		else if (!vmalloc || s->p_memsz > vmalloc->p_memsz)
+		if (s != modules && (!vmalloc || s->p_memsz > vmalloc->p_memsz))
 			vmalloc = s;
 	}
 	if (!vmalloc || !modules)
