@@ -1373,17 +1373,25 @@ static void this_node_is_honoured(struct kunit *test)
 	}
 }
 
-/* What other nodes have cached serves those only who did not insist */
-static void other_nodes_help_out(struct kunit *test)
+/* Skips the test if there is none */
+static int other_memory_node(struct unmapped_test *ut)
 {
-	struct unmapped_test *ut = test->priv;
 	int other = next_memory_node(ut->nid);
-	struct page *page;
 
 	if (other == MAX_NUMNODES)
 		other = first_memory_node;
 	if (other == ut->nid)
-		kunit_skip(test, "there is one memory node only");
+		kunit_skip(ut->test, "there is one memory node only");
+
+	return other;
+}
+
+/* What other nodes have cached serves those only who did not insist */
+static void other_nodes_help_out(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	int other = other_memory_node(ut);
+	struct page *page;
 
 	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
 	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
@@ -2219,27 +2227,31 @@ static struct page *by_folio_alloc_mpol(gfp_t gfp, unsigned int order, int nid)
 	return folio ? &folio->page : NULL;
 }
 
+/* Of one page they would make no batch */
+static struct page *first_of_two(struct page **pages)
+{
+	if (pages[1])
+		__free_page(pages[1]);
+
+	return pages[0];
+}
+
 static struct page *by_bulk(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *pages[2] = {};
 
-	/* Of one page it would make no batch */
-	if (alloc_pages_bulk_node(gfp, nid, 2, pages) < 2)
-		return pages[0];
-	__free_page(pages[1]);
+	alloc_pages_bulk_node(gfp, nid, 2, pages);
 
-	return pages[0];
+	return first_of_two(pages);
 }
 
 static struct page *by_bulk_mempolicy(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *pages[2] = {};
 
-	if (alloc_pages_bulk_mempolicy(gfp, 2, pages) < 2)
-		return pages[0];
-	__free_page(pages[1]);
+	alloc_pages_bulk_mempolicy(gfp, 2, pages);
 
-	return pages[0];
+	return first_of_two(pages);
 }
 
 static struct page *by_unmapped_pages_alloc(gfp_t gfp, unsigned int order, int nid)
@@ -2539,13 +2551,12 @@ static void flag_makes_compound_pages(struct kunit *test)
 static const struct policy {
 	const char	*desc;
 	unsigned short	mode;
-	bool		strict;
 } policies[] = {
-	{ "MPOL_BIND", MPOL_BIND, true },
-	{ "MPOL_PREFERRED", MPOL_PREFERRED, false },
-	{ "MPOL_PREFERRED_MANY", MPOL_PREFERRED_MANY, false },
-	{ "MPOL_INTERLEAVE", MPOL_INTERLEAVE, false },
-	{ "MPOL_WEIGHTED_INTERLEAVE", MPOL_WEIGHTED_INTERLEAVE, false },
+	{ "MPOL_BIND", MPOL_BIND },
+	{ "MPOL_PREFERRED", MPOL_PREFERRED },
+	{ "MPOL_PREFERRED_MANY", MPOL_PREFERRED_MANY },
+	{ "MPOL_INTERLEAVE", MPOL_INTERLEAVE },
+	{ "MPOL_WEIGHTED_INTERLEAVE", MPOL_WEIGHTED_INTERLEAVE },
 };
 
 static struct mempolicy *set_policy(struct mempolicy *pol)
@@ -2559,7 +2570,6 @@ static struct mempolicy *set_policy(struct mempolicy *pol)
 	return old;
 }
 
-/* All nodes have cached pages, those of the policy are taken */
 static void expect_node(struct unmapped_test *ut, struct mempolicy *pol, int nid)
 {
 	struct page *page, *pages[8] = {};
@@ -2582,10 +2592,10 @@ static void expect_node(struct unmapped_test *ut, struct mempolicy *pol, int nid
 	}
 }
 
-static void flag_with_policy(struct kunit *test)
+/* All nodes have cached pages, those of the node that is asked for are taken */
+static void expect_each_node(struct unmapped_test *ut, unsigned short mode,
+			     bool by_home_node)
 {
-	const struct policy *policy = test->param_value;
-	struct unmapped_test *ut = test->priv;
 	int nid;
 
 	for_each_node_state(nid, N_MEMORY)
@@ -2593,39 +2603,32 @@ static void flag_with_policy(struct kunit *test)
 	for_each_node_state(nid, N_MEMORY) {
 		struct mempolicy pol = {
 			.refcnt = ATOMIC_INIT(1),
-			.mode = policy->mode,
-			.nodes = nodemask_of_node(nid),
-			.home_node = NUMA_NO_NODE,
+			.mode = mode,
+			.nodes = by_home_node ? node_states[N_MEMORY] :
+						nodemask_of_node(nid),
+			.home_node = by_home_node ? nid : NUMA_NO_NODE,
 		};
 
 		expect_node(ut, &pol, nid);
 	}
 }
 
+static void flag_with_policy(struct kunit *test)
+{
+	const struct policy *policy = test->param_value;
+
+	expect_each_node(test->priv, policy->mode, false);
+}
+
 static void flag_with_home_node(struct kunit *test)
 {
-	struct unmapped_test *ut = test->priv;
-	int nid;
-
-	for_each_node_state(nid, N_MEMORY)
-		take_from(ut, GFP_KERNEL | __GFP_THISNODE, nid);
-	for_each_node_state(nid, N_MEMORY) {
-		struct mempolicy pol = {
-			.refcnt = ATOMIC_INIT(1),
-			.mode = MPOL_BIND,
-			.nodes = node_states[N_MEMORY],
-			.home_node = nid,
-		};
-
-		expect_node(ut, &pol, nid);
-	}
+	expect_each_node(test->priv, MPOL_BIND, true);
 }
 
 /* Without one that is bound to get it elsewhere, rather nothing */
 static void flag_with_strict_policy(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
-	int other = next_memory_node(ut->nid);
 	struct mempolicy pol = {
 		.refcnt = ATOMIC_INIT(1),
 		.mode = MPOL_BIND,
@@ -2634,12 +2637,7 @@ static void flag_with_strict_policy(struct kunit *test)
 	}, *old;
 	struct page *page;
 
-	if (other == MAX_NUMNODES)
-		other = first_memory_node;
-	if (other == ut->nid)
-		kunit_skip(test, "there is one memory node only");
-
-	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other_memory_node(ut));
 	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
 	old = set_policy(&pol);
 	page = alloc_pages(GFP_KERNEL | __GFP_UNMAPPED, 0);
@@ -2676,13 +2674,8 @@ static void flag_with_cpuset(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
 	nodemask_t old = current->mems_allowed;
-	int other = next_memory_node(ut->nid);
+	int other = other_memory_node(ut);
 	struct page *page;
-
-	if (other == MAX_NUMNODES)
-		other = first_memory_node;
-	if (other == ut->nid)
-		kunit_skip(test, "there is one memory node only");
 
 	take_from(ut, GFP_KERNEL | __GFP_THISNODE, ut->nid);
 	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
