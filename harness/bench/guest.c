@@ -452,12 +452,11 @@ static void modules(bool load)
 		err(1, "test_vmalloc");
 }
 
-static void programs(bool load)
+static void load_or_close(bool load, int *fds, unsigned int nr)
 {
-	static int fds[NR_PROGRAMS];
 	unsigned int i;
 
-	for (i = 0; i < NR_PROGRAMS; i++) {
+	for (i = 0; i < nr; i++) {
 		if (!load) {
 			close(fds[i]);
 			continue;
@@ -466,6 +465,13 @@ static void programs(bool load)
 		if (fds[i] < 0)
 			err(1, "BPF program %u", i);
 	}
+}
+
+static void programs(bool load)
+{
+	static int fds[NR_PROGRAMS];
+
+	load_or_close(load, fds, NR_PROGRAMS);
 }
 
 static void trampolines(bool load)
@@ -500,7 +506,6 @@ static void trampolines(bool load)
 static void areas(bool load)
 {
 	static int fds[NR_INTERPRETED];
-	unsigned int i;
 
 	if (!load)
 		remove_module("bench");
@@ -509,15 +514,7 @@ static void areas(bool load)
 
 	if (!proc_write("/proc/sys/net/core/bpf_jit_enable", "0"))
 		err(1, "switching the JIT off");
-	for (i = 0; i < NR_INTERPRETED; i++) {
-		if (!load) {
-			close(fds[i]);
-			continue;
-		}
-		fds[i] = bpf_load_sum(BPF_PROG_TYPE_SOCKET_FILTER, 4 << i % 10);
-		if (fds[i] < 0)
-			err(1, "interpreted BPF program %u", i);
-	}
+	load_or_close(load, fds, NR_INTERPRETED);
 	if (!proc_write("/proc/sys/net/core/bpf_jit_enable", "1"))
 		err(1, "switching the JIT on");
 }
