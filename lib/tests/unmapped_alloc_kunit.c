@@ -214,8 +214,11 @@ static unsigned int nr_present_on_cpus(const struct page *page, unsigned int nr)
 static struct mapping mapping_of(struct page *page)
 {
 	struct mapping map = { .page = page };
-	pte_t *pte = lookup_address((unsigned long)page_address(page), &map.level);
+	pte_t *pte;
 
+	/* Keeps the page tables from being collapsed and freed */
+	guard(mmap_read_lock)(&init_mm);
+	pte = lookup_address((unsigned long)page_address(page), &map.level);
 	map.flags = pte ? pte_flags(*pte) : 0;
 
 	return map;
