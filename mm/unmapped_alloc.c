@@ -14,17 +14,24 @@
  * makes an idle block present and gives it back to the page allocator: a worker
  * does so a while after the last use, a shrinker when memory is short.
  *
- * If no free block is to be had, single chunks are taken out of the direct map
- * the expensive way ("fallback"). Such blocks are owned in part only, are
- * mapped by PTEs, and are called split.
+ * Blocks that are mapped by PTEs are called split: somebody changed the
+ * attributes of a part. While there are users of the cache it watches them, so
+ * that PB_unmapped is set for them too. Pages freed there are collected, and
+ * handed out before a new block is taken. If no block is to be had, free pages
+ * of split blocks are looked for, and if there are none, single chunks are
+ * taken out of the direct map the expensive way ("fallback"), which splits one
+ * more. Of such blocks the cache owns a part only.
  *
- * Every free page in the cache is zero and absent.
+ * Every free page in the cache is zero and absent. What is collected is not, and
+ * is not counted as free, until it is needed.
+ *
+ * A split block all of which has the same attributes again is collapsed, see
+ * heal().
  *
  * Locking: unmapped_node.lock protects all of a node's blocks. It is taken in
  * any context but NMI and nests in nothing; the lock of unmapped_blocks nests
  * in it, nothing else does. CPA and the page allocator are called without it.
- * Lookups in unmapped_blocks are under RCU. unmapped_node.return_mutex is held
- * while chunks of split blocks are returned, outside of the lock.
+ * Lookups in unmapped_blocks are under RCU.
  */
 #define pr_fmt(fmt) "unmapped_alloc: " fmt
 
@@ -81,10 +88,34 @@
  */
 VISIBLE_IF_KUNIT unsigned long unmapped_idle_delay = HZ;
 
+/*
+ * How long it takes from a change of the direct map to an attempt to collapse
+ * what is split, in jiffies. A range that is split again gets it twice as long
+ * each time, up to 1 << HEAL_TRIES_MAX: more than an hour.
+ */
+VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
+#define HEAL_TRIES_BITS	4
+#define HEAL_TRIES_MAX	12
+
+/* How long there is demand after a miss, in unmapped_idle_delay */
+#define DEMAND_DELAYS	10
+
+/* What is collected at most, in pages of a node: as many as a refill would take */
+#define COLLECT_MAX	BLOCK_PAGES
+
+/* What is looked for among free pages at once: they are made absent singly */
+#define COLLECT_FREE_MAX	64
+
+/* Blocks that are looked at for a block to be emptied, and that are tried */
+#define CONTIG_SCAN	512
+#define CONTIG_TRIES	3
+
+#define PUD_PAGES	(PUD_SIZE >> PAGE_SHIFT)
+
 /**
  * struct unmapped_block - the pages of one pageblock that are in the cache
  * @list: in unmapped_node.blocks, if there are free pages
- * @detached: in unmapped_node.detached, when no page is owned any more
+ * @watch: in unmapped_node.watched, if the block is watched
  * @rcu: frees the block
  * @pfn: of the first page of the pageblock
  * @freed_at: jiffies when a page was freed last
@@ -95,7 +126,7 @@ VISIBLE_IF_KUNIT unsigned long unmapped_idle_delay = HZ;
  * @free_orders: bit set for orders that have free chunks
  * @fill: list that the block is on, first index
  * @top: list that the block is on, second index: the largest free order
- * @split: owned in part, mapped by PTEs
+ * @split: mapped by PTEs, owned in part or not at all
  * @owned: pages that were taken from the page allocator
  * @free: the mini buddy: a binary tree, in which the chunk of 1 << order pages
  *	at page offset has the bit (BLOCK_PAGES + offset) >> order. So the buddy
@@ -103,7 +134,7 @@ VISIBLE_IF_KUNIT unsigned long unmapped_idle_delay = HZ;
  */
 struct unmapped_block {
 	struct list_head	list;
-	struct llist_node	detached;
+	struct list_head	watch;
 	struct rcu_head		rcu;
 	unsigned long		pfn;
 	unsigned long		freed_at;
@@ -122,15 +153,21 @@ struct unmapped_block {
 /**
  * struct unmapped_node - the cache of one memory node
  * @nid: the node
- * @lock: protects all that follows up to @deferred, and the node's blocks
+ * @lock: protects all that follows up to @watched, and the node's blocks
  * @blocks: blocks with free pages, by fill and largest free order
  * @orders: for each fill, the orders whose list is not empty
  * @nr_used: pages handed out
  * @nr_free: pages in the cache
  * @nr_idle: blocks that are wholly free
+ * @watched: blocks in which freed pages are collected
+ * @next_block: pfn of the block after the one that was taken last
+ * @next_contig: pfn of the block from which pages are to be migrated next
+ * @contig_after: when it is worth trying, in jiffies
  * @deferred: chunks freed where they could not be wiped, order in page->private
- * @detached: blocks that were returned and are not collapsed yet
- * @return_mutex: whoever returns chunks of a split block does so alone
+ * @collected: chunks freed in watched blocks, order in page->private
+ * @nr_collected: pages in @collected
+ * @collecting: there is demand, and no shortage of memory
+ * @missed_at: when a request could not be served from the cache, in jiffies
  * @return_work: returns idle blocks. Freezable: the image of a hibernation does
  *	not have blocks that are about to be returned.
  * @deferred_work: wipes @deferred
@@ -145,9 +182,17 @@ struct unmapped_node {
 	unsigned long		nr_free;
 	unsigned long		nr_idle;
 
+	struct list_head	watched;
+
+	unsigned long		next_block;
+	unsigned long		next_contig;
+	unsigned long		contig_after;
+
 	struct llist_head	deferred;
-	struct llist_head	detached;
-	struct mutex		return_mutex;
+	struct llist_head	collected;
+	atomic_long_t		nr_collected;
+	bool			collecting;
+	unsigned long		missed_at;
 	struct delayed_work	return_work;
 	struct work_struct	deferred_work;
 	struct irq_work		deferred_irq_work;
@@ -172,6 +217,10 @@ static DEFINE_PER_CPU(struct unmapped_window, unmapped_window);
 
 /* All blocks, by pfn / BLOCK_PAGES */
 static DEFINE_XARRAY_FLAGS(unmapped_blocks, XA_FLAGS_LOCK_IRQ);
+
+static void heal_work_fn(struct work_struct *work);
+static DECLARE_DELAYED_WORK(heal_work, heal_work_fn);
+static DECLARE_DELAYED_WORK(heal_retry_work, heal_work_fn);
 
 static unsigned long block_key(unsigned long pfn)
 {
@@ -321,16 +370,27 @@ static struct unmapped_block *node_find(struct unmapped_node *un,
 	return NULL;
 }
 
-/* Have the range of a block that is no more mapped by large pages again */
-static void node_detach(struct unmapped_node *un, struct unmapped_block *b)
+/* Forget a block of which no page is owned, and which is not watched */
+static void node_forget(struct unmapped_block *b)
 {
-	llist_add(&b->detached, &un->detached);
-	mod_delayed_work(system_freezable_wq, &un->return_work, 0);
+	clear_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
+	xa_lock(&unmapped_blocks);
+	__xa_erase(&unmapped_blocks, block_key(b->pfn));
+	xa_unlock(&unmapped_blocks);
+	kfree_rcu(b, rcu);
 }
 
 static unsigned int node_reserve(const struct unmapped_node *un)
 {
 	return READ_ONCE(un->nr_used) ? 1 : 0;
+}
+
+/* There are users, and not long ago one found the cache empty */
+static bool node_in_demand(const struct unmapped_node *un)
+{
+	return READ_ONCE(un->nr_used) &&
+	       time_before(jiffies, READ_ONCE(un->missed_at) +
+				    DEMAND_DELAYS * unmapped_idle_delay);
 }
 
 /* Direct map. Nothing else in this file changes it. */
@@ -468,26 +528,18 @@ static void wipe_chunk(struct page *page, unsigned int order)
 
 /* Refill: from the page allocator to the cache */
 
-/* Undo what prepare_pages() has done to the pages, and free them */
+/* Undo what zero_pages() has done to the pages, and free them */
 static void release_pages_present(struct page *page, unsigned int order)
 {
 	unprep_unmapped_page(page, order);
 	free_frozen_pages(page, order);
 }
 
-/*
- * New pages from the page allocator: as far as it knows they are free again, and
- * they are zero. False if they were found bad, and are lost.
- */
-static bool prepare_pages(struct page *page, unsigned int order)
+/* As far as the page allocator knows the pages are free */
+static void zero_pages(struct page *page, unsigned int order)
 {
-	if (!free_pages_prepare(page, order))
-		return false;
-
 	debug_pagealloc_map_pages(page, 1 << order);
 	clear_pages(page_address(page), 1 << order);
-
-	return true;
 }
 
 VISIBLE_IF_KUNIT struct unmapped_block *
@@ -505,63 +557,80 @@ unmapped_new_block(unsigned long pfn, unsigned int order, gfp_t gfp)
 	b->nid = pfn_to_nid(pfn);
 	b->split = order < UNMAPPED_MAX_ORDER;
 	INIT_LIST_HEAD(&b->list);
+	INIT_LIST_HEAD(&b->watch);
 
 	return b;
 }
 
 /*
- * Enter absent pages, which become the first to be handed out of @new, or of
- * the block that there is for the pageblock already.
+ * The block of a page, with unmapped_node.lock held: @new, unless there is one
+ * already. NULL if there must be none.
  */
-static int attach_pages(struct unmapped_block *new, struct page *page,
-			unsigned int order, unsigned int take_order)
+static struct unmapped_block *node_block(struct unmapped_node *un,
+					 struct page *page,
+					 struct unmapped_block *new)
 {
-	struct unmapped_node *un = page_node(page);
 	unsigned long pfn = page_to_pfn(page);
-	unsigned long key = block_key(pfn);
-	unsigned int offset = pfn % BLOCK_PAGES;
 	struct unmapped_block *b;
-	unsigned long flags;
-	int err = -EBUSY;
-	unsigned int o;
+	int err;
 
-	spin_lock_irqsave(&un->lock, flags);
 	/* Isolated before the node is drained: memory to be offlined stays so */
 	if (is_migrate_isolate_page(page))
-		goto err_unlock;
+		return NULL;
 
-	b = xa_load(&unmapped_blocks, key);
-	if (b && b->nid != un->nid)
-		goto err_unlock;
+	b = xa_load(&unmapped_blocks, block_key(pfn));
+	if (b)
+		return b->nid == un->nid ? b : NULL;
+	if (!new)
+		return NULL;
+
+	/* Allocates only if our caller's reservation was lost to a race */
+	xa_lock(&unmapped_blocks);
+	err = xa_err(__xa_store(&unmapped_blocks, block_key(pfn), new, GFP_NOWAIT));
+	xa_unlock(&unmapped_blocks);
+	if (err)
+		return NULL;
+	set_pfnblock_bit(page, pfn, PB_unmapped);
+
+	return new;
+}
+
+/*
+ * Enter absent pages, of which the first @nr_taken are handed out: none, or a
+ * power of two. They belong to the block that there is for the pageblock, or to
+ * @new, which is consumed unless this fails.
+ */
+static bool attach_pages(struct unmapped_block *new, struct page *page,
+			 unsigned int order, unsigned int nr_taken)
+{
+	struct unmapped_node *un = page_node(page);
+	unsigned int offset = page_to_pfn(page) % BLOCK_PAGES;
+	struct unmapped_block *b;
+	unsigned long flags;
+	unsigned int nr;
+
+	spin_lock_irqsave(&un->lock, flags);
+	b = node_block(un, page, new);
 	if (!b) {
-		b = new;
-		/* Allocates only if our caller's reservation was lost to a race */
-		xa_lock(&unmapped_blocks);
-		err = xa_err(__xa_store(&unmapped_blocks, key, b, GFP_NOWAIT));
-		xa_unlock(&unmapped_blocks);
-		if (err)
-			goto err_unlock;
-		set_pfnblock_bit(page, pfn, PB_unmapped);
+		spin_unlock_irqrestore(&un->lock, flags);
+		return false;
 	}
 
 	bitmap_set(b->owned, offset, 1U << order);
 	b->nr_owned += 1U << order;
-
-	/* The first 1 << take_order pages go to our caller */
-	for (o = take_order; o < order; o++)
-		block_put(b, offset + (1U << o), o);
+	if (!nr_taken)
+		block_put(b, offset, order);
+	for (nr = nr_taken; nr && nr < 1U << order; nr *= 2)
+		block_put(b, offset + nr, ilog2(nr));
+	b->freed_at = jiffies;
 	node_relink(un, b);
-	node_account(un, (1 << order) - (1 << take_order), 1 << take_order);
+	node_account(un, (1 << order) - nr_taken, nr_taken);
 	spin_unlock_irqrestore(&un->lock, flags);
 
 	if (b != new)
 		kfree(new);
 
-	return 0;
-
-err_unlock:
-	spin_unlock_irqrestore(&un->lock, flags);
-	return err;
+	return true;
 }
 
 /*
@@ -576,8 +645,10 @@ static bool cache_pages(struct page *page, unsigned int order,
 	unsigned int scope;
 	int err;
 
-	if (!prepare_pages(page, order))
+	/* Bad pages are lost */
+	if (!free_pages_prepare(page, order))
 		return false;
+	zero_pages(page, order);
 
 	gfp &= GFP_RECLAIM_MASK;
 	b = unmapped_new_block(pfn, order, gfp);
@@ -597,7 +668,7 @@ static bool cache_pages(struct page *page, unsigned int order,
 	if (err)
 		goto err_release;
 
-	if (attach_pages(b, page, order, take_order))
+	if (!attach_pages(b, page, order, 1U << take_order))
 		goto err_absent;
 
 	trace_unmapped_alloc_refill(pfn, order, page_to_nid(page));
@@ -607,10 +678,6 @@ err_absent:
 	make_present(page, order);
 err_release:
 	xa_cmpxchg_irq(&unmapped_blocks, block_key(pfn), XA_ZERO_ENTRY, NULL, 0);
-	release_pages_present(page, order);
-	/* A large page may have been split in vain */
-	node_detach(page_node(page), b);
-	return false;
 err_free:
 	kfree(b);
 err_present:
@@ -618,13 +685,93 @@ err_present:
 	return false;
 }
 
+/*
+ * Take the 1 << order pages that begin with @page if they are free. They are as
+ * from free_pages_prepare() then.
+ */
+static bool isolate_free_pages(struct page *page, unsigned int order)
+{
+	struct zone *zone = page_zone(page);
+	unsigned long watermark = low_wmark_pages(zone) + (1UL << order);
+	unsigned int o;
+
+	guard(spinlock_irqsave)(&zone->lock);
+	if (!PageBuddy(page) || buddy_order(page) < order ||
+	    get_pageblock_migratetype(page) >= MIGRATE_PCPTYPES ||
+	    !zone_watermark_ok(zone, 0, watermark, ZONE_NORMAL, 0))
+		return false;
+
+	o = buddy_order(page);
+	if (!__isolate_free_page(page, o))
+		return false;
+	while (o-- > order) {
+		struct page *rest = page + (1 << o);
+
+		__putback_isolated_page(rest, o, get_pageblock_migratetype(rest));
+	}
+
+	return true;
+}
+
+/*
+ * A block of the same 1 GiB as others that are absent, so that few PUDs are
+ * split.
+ */
+static struct page *get_near_block(struct unmapped_node *un, gfp_t gfp)
+{
+	unsigned long pfn = READ_ONCE(un->next_block);
+	unsigned long start = ALIGN_DOWN(pfn, PUD_PAGES);
+	unsigned long key = block_key(start);
+	unsigned int i;
+
+	if (!xa_find(&unmapped_blocks, &key, block_key(start + PUD_PAGES - 1),
+		     XA_PRESENT))
+		return NULL;
+
+	for (i = 0; i < PTRS_PER_PMD; i++, pfn += BLOCK_PAGES) {
+		struct page *page;
+
+		if (pfn == start + PUD_PAGES)
+			pfn = start;
+		page = pfn_to_online_page(pfn);
+		if (!page || !PageBuddy(page) || page_to_nid(page) != un->nid ||
+		    page_zonenum(page) > ZONE_NORMAL ||
+		    !isolate_free_pages(page, UNMAPPED_MAX_ORDER))
+			continue;
+
+		post_alloc_hook(page, UNMAPPED_MAX_ORDER, gfp | __GFP_SKIP_ZERO,
+				ALLOC_DEFAULT);
+		return page;
+	}
+
+	return NULL;
+}
+
 VISIBLE_IF_KUNIT struct page *unmapped_get_pages(gfp_t gfp, unsigned int order,
 						 int nid, nodemask_t *nodemask)
 {
+	struct page *page = NULL;
+
 	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_pages, gfp, order, nid, nodemask);
 
-	return __alloc_frozen_pages_noprof(gfp, order, nid, nodemask,
-					   ALLOC_DEFAULT);
+	if (order == UNMAPPED_MAX_ORDER && (gfp & __GFP_THISNODE))
+		page = get_near_block(unmapped_nodes[nid], gfp);
+	if (!page)
+		page = __alloc_frozen_pages_noprof(gfp, order, nid, nodemask,
+						   ALLOC_DEFAULT);
+
+	return page;
+}
+
+static bool cache_block(struct page *page, unsigned int order, gfp_t gfp)
+{
+	if (!cache_pages(page, UNMAPPED_MAX_ORDER, order, gfp))
+		return false;
+
+	WRITE_ONCE(page_node(page)->next_block, page_to_pfn(page) + BLOCK_PAGES);
+	count_vm_event(DIRECT_UNMAPPED_REFILL);
+
+	return true;
 }
 
 static struct page *refill(gfp_t gfp, unsigned int order, int nid,
@@ -639,11 +786,107 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 	gfp |= __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
 
 	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid, nodemask);
-	if (!page || !cache_pages(page, UNMAPPED_MAX_ORDER, order, gfp)) {
+	if (!page || !cache_block(page, order, gfp)) {
 		count_vm_event(DIRECT_UNMAPPED_REFILL_FAIL);
 		return NULL;
 	}
-	count_vm_event(DIRECT_UNMAPPED_REFILL);
+
+	return page;
+}
+
+#ifdef CONFIG_CONTIG_ALLOC
+/* Can what is in this block be migrated, so that all of it may be had? */
+static bool block_is_movable(struct unmapped_node *un, unsigned long pfn)
+{
+	struct page *page = pfn_to_online_page(pfn);
+	unsigned long i, step;
+	struct zone *zone;
+
+	if (!page || page_to_nid(page) != un->nid ||
+	    page_zonenum(page) > ZONE_NORMAL)
+		return false;
+	zone = page_zone(page);
+	if (!zone_spans_pfn(zone, pfn) ||
+	    !zone_spans_pfn(zone, pfn + BLOCK_PAGES - 1))
+		return false;
+
+	/* Ours, or a large page that would take another one: both look movable */
+	if (get_pfnblock_bit(page, pfn, PB_unmapped) ||
+	    (PageHead(page) && compound_order(page) >= UNMAPPED_MAX_ORDER))
+		return false;
+
+	guard(spinlock_irqsave)(&zone->lock);
+	for (i = 0; i < BLOCK_PAGES; i += step) {
+		struct page *p = page + i;
+
+		step = 1;
+		/* Slabs and page tables have no references, nor have free pages */
+		if (page_has_type(p) && !PageBuddy(p))
+			return false;
+		if (page_is_unmovable(zone, p, PB_ISOLATE_MODE_OTHER, &step))
+			return false;
+	}
+
+	return true;
+}
+
+/*
+ * Migrate what is in a block elsewhere. Compaction does not get as far, for a
+ * request that has a fallback: it moves pages from one end of the zone to the
+ * other for a while. Here all of memory gets its turn, CONTIG_SCAN blocks at a
+ * time. Migration takes milliseconds, so nobody tries many blocks, nor soon
+ * again after it was in vain.
+ */
+VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
+{
+	struct unmapped_node *un = unmapped_nodes[nid];
+	unsigned long start = ALIGN(node_start_pfn(nid), BLOCK_PAGES);
+	unsigned long end = ALIGN_DOWN(node_end_pfn(nid), BLOCK_PAGES);
+	unsigned int scan = CONTIG_SCAN, tries = CONTIG_TRIES;
+	unsigned long pfn = READ_ONCE(un->next_contig);
+
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_contig, gfp, nid);
+
+	if ((gfp & GFP_KERNEL) != GFP_KERNEL ||
+	    time_before(jiffies, READ_ONCE(un->contig_after)))
+		return NULL;
+
+	for (; scan && tries; scan--, pfn += BLOCK_PAGES) {
+		cond_resched();
+		if (pfn < start || pfn >= end)
+			pfn = start;
+		if (!block_is_movable(un, pfn))
+			continue;
+
+		tries--;
+		if (!alloc_contig_frozen_range(pfn, pfn + BLOCK_PAGES,
+					       ACR_FLAGS_NONE, GFP_KERNEL |
+					       __GFP_COMP | __GFP_NOWARN)) {
+			WRITE_ONCE(un->next_contig, pfn + BLOCK_PAGES);
+			return pfn_to_page(pfn);
+		}
+	}
+	WRITE_ONCE(un->next_contig, pfn);
+	WRITE_ONCE(un->contig_after, jiffies + HZ);
+
+	return NULL;
+}
+
+#else
+VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
+{
+	return NULL;
+}
+#endif
+
+/* Make a block by migration */
+static struct page *refill_contig(gfp_t gfp, unsigned int order, int nid)
+{
+	struct page *page = unmapped_get_contig(gfp, nid);
+
+	if (!page || !cache_block(page, order, gfp))
+		return NULL;
+	count_vm_event(DIRECT_UNMAPPED_REFILL_CONTIG);
 
 	return page;
 }
@@ -657,12 +900,213 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
 	gfp &= GFP_RECLAIM_MASK | GFP_CONSTRAINT_MASK;
 
 	page = unmapped_get_pages(gfp, order, nid, nodemask);
-	if (!page || !cache_pages(page, order, order, gfp))
+	if (!page)
 		return NULL;
-	count_vm_event(order == UNMAPPED_MAX_ORDER ? DIRECT_UNMAPPED_REFILL :
-						     DIRECT_UNMAPPED_FALLBACK);
+	if (order == UNMAPPED_MAX_ORDER)
+		return cache_block(page, order, gfp) ? page : NULL;
+	if (!cache_pages(page, order, order, gfp))
+		return NULL;
+	count_vm_event(DIRECT_UNMAPPED_FALLBACK);
 
 	return page;
+}
+
+/*
+ * Collecting: from blocks that are split anyway. Chunks are on lists, with their
+ * order in page->private, and as from free_pages_prepare().
+ */
+
+static void list_chunk(struct page *page, unsigned int order,
+		       struct llist_head *list)
+{
+	set_page_private(page, order);
+	llist_add(&page->pcp_llist, list);
+}
+
+static unsigned int unlist_chunk(struct page *page)
+{
+	unsigned int order = page_private(page);
+
+	set_page_private(page, 0);
+	return order;
+}
+
+/**
+ * unmapped_collect - offer free pages of a split block
+ * @page: first page; free_pages_prepare() has been called for all
+ * @order: of the chunk, which is not the cache's
+ *
+ * Context: Any but NMI.
+ * Return: true if the pages were taken, false if the caller has to free them.
+ */
+bool unmapped_collect(struct page *page, unsigned int order)
+{
+	struct unmapped_node *un = page_node(page);
+	struct unmapped_block *b;
+	unsigned int nr = 1U << order;
+
+	/* Those who stop it wait for us */
+	guard(rcu)();
+	if (!READ_ONCE(un->collecting))
+		return false;
+	b = xa_load(&unmapped_blocks, block_key(page_to_pfn(page)));
+	if (!b || list_empty_careful(&b->watch) || b->nid != un->nid)
+		return false;
+	if (order == UNMAPPED_MAX_ORDER)
+		return false;
+	if (atomic_long_add_return(nr, &un->nr_collected) > COLLECT_MAX) {
+		atomic_long_sub(nr, &un->nr_collected);
+		return false;
+	}
+	mod_node_page_state(NODE_DATA(un->nid), NR_KERNEL_MISC_RECLAIMABLE, nr);
+	list_chunk(page, order, &un->collected);
+
+	return true;
+}
+
+static struct llist_node *take_collected(struct unmapped_node *un)
+{
+	struct llist_node *list = llist_del_all(&un->collected);
+	struct page *page;
+	long nr = 0;
+
+	llist_for_each_entry(page, list, pcp_llist)
+		nr += 1L << page_private(page);
+	atomic_long_sub(nr, &un->nr_collected);
+	mod_node_page_state(NODE_DATA(un->nid), NR_KERNEL_MISC_RECLAIMABLE, -nr);
+
+	return list;
+}
+
+/* Return the number of pages that went back */
+static unsigned long return_collected(struct unmapped_node *un)
+{
+	struct page *page, *next;
+	unsigned long nr = 0;
+
+	/* Or they would come straight back */
+	WRITE_ONCE(un->collecting, false);
+	llist_for_each_entry_safe(page, next, take_collected(un), pcp_llist) {
+		unsigned int order = unlist_chunk(page);
+
+		release_pages_present(page, order);
+		nr += 1UL << order;
+	}
+
+	return nr;
+}
+
+/*
+ * Take a list of chunks into the cache, with one flush for all of them. Flushes
+ * TLBs: may sleep. Page tables are not needed, unless a block was collapsed
+ * meanwhile.
+ */
+static unsigned long cache_list(struct llist_node *list,
+				enum vm_event_item event)
+{
+	unsigned long start = ULONG_MAX, end = 0, nr = 0;
+	LLIST_HEAD(absent);
+	struct page *page, *next;
+	unsigned int order;
+
+	llist_for_each_entry_safe(page, next, list, pcp_llist) {
+		unsigned long addr = (unsigned long)page_address(page);
+
+		order = page_private(page);
+		zero_pages(page, order);
+		if (unmapped_set_valid(page, 1U << order, false)) {
+			unmapped_set_valid(page, 1U << order, true);
+			release_pages_present(page, unlist_chunk(page));
+			continue;
+		}
+		start = min(start, addr);
+		end = max(end, addr + (PAGE_SIZE << order));
+		llist_add(&page->pcp_llist, &absent);
+		cond_resched();
+	}
+	if (llist_empty(&absent))
+		return 0;
+
+	flush_tlb_kernel_range(start, end);
+
+	llist_for_each_entry_safe(page, next, llist_del_all(&absent), pcp_llist) {
+		order = unlist_chunk(page);
+		if (!attach_pages(NULL, page, order, 0)) {
+			make_present(page, order);
+			release_pages_present(page, order);
+			continue;
+		}
+		nr += 1UL << order;
+		trace_unmapped_alloc_collect(page_to_pfn(page), order,
+					     page_to_nid(page));
+	}
+	count_vm_events(event, nr);
+
+	return nr;
+}
+
+/* The watched block that was longest not looked at, or 0 */
+static unsigned long next_watched(struct unmapped_node *un)
+{
+	struct unmapped_block *b;
+
+	guard(spinlock_irqsave)(&un->lock);
+	b = list_first_entry_or_null(&un->watched, struct unmapped_block, watch);
+	if (!b)
+		return 0;
+	list_move_tail(&b->watch, &un->watched);
+
+	return b->pfn;
+}
+
+static unsigned long find_free_chunks(unsigned long pfn, unsigned int order,
+				      struct llist_head *list)
+{
+	unsigned long end = pfn + BLOCK_PAGES, nr = 0;
+
+	while (pfn < end) {
+		struct page *page = pfn_to_page(pfn);
+		unsigned int o = order;
+
+		/* A look without zone->lock first: the order may be anything */
+		if (PageBuddy(page))
+			o = clamp(buddy_order_unsafe(page), order,
+				  UNMAPPED_MAX_ORDER - 1);
+		if (PageBuddy(page) && isolate_free_pages(page, o)) {
+			list_chunk(page, o, list);
+			nr += 1UL << o;
+		}
+		pfn = ALIGN(pfn + 1, 1UL << o);
+	}
+
+	return nr;
+}
+
+/*
+ * Look for free pages in watched blocks. Returns when there are as many as a
+ * caller will soon need, or when all blocks had their turn.
+ */
+VISIBLE_IF_KUNIT unsigned long unmapped_collect_free(int nid, unsigned int order)
+{
+	struct unmapped_node *un = unmapped_nodes[nid];
+	unsigned long nr = 0, first = 0, pfn;
+	LLIST_HEAD(list);
+
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_collect_free, nid, order);
+
+	if (order == UNMAPPED_MAX_ORDER)
+		return 0;
+
+	while (nr < COLLECT_FREE_MAX) {
+		pfn = next_watched(un);
+		if (!pfn || pfn == first)
+			break;
+		first = first ?: pfn;
+		nr += find_free_chunks(pfn, order, &list);
+		cond_resched();
+	}
+
+	return cache_list(llist_del_all(&list), DIRECT_UNMAPPED_COLLECT_FREE);
 }
 
 /* Wiping and merging */
@@ -792,9 +1236,8 @@ static void wipe_deferred(struct unmapped_node *un)
 	struct page *page, *next;
 
 	llist_for_each_entry_safe(page, next, list, pcp_llist) {
-		unsigned int order = page_private(page);
+		unsigned int order = unlist_chunk(page);
 
-		set_page_private(page, 0);
 		wipe_chunk(page, order);
 		free_wiped(&page, 1, order);
 		cond_resched();
@@ -933,14 +1376,33 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 			return page;
 	}
 
+	/* What is freed in split blocks will be used */
+	WRITE_ONCE(un->missed_at, jiffies);
+	if (!READ_ONCE(un->collecting))
+		unmapped_alloc_heal_later();
+
+	if (allowed && !llist_empty(&un->collected)) {
+		cache_list(take_collected(un), DIRECT_UNMAPPED_COLLECT);
+		page = take_cached(nid, order);
+		if (page)
+			return page;
+	}
+
 	if (allowed)
 		page = refill(gfp | __GFP_THISNODE, order, nid, NULL);
 	if (!page)
 		page = take_remote(gfp, order, nid, nodemask);
 	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
 		page = refill(gfp | __GFP_HARDWALL, order, nid, nodemask);
+	if (page || (gfp & __GFP_NORETRY))
+		return page;
+
+	if (allowed)
+		page = refill_contig(gfp, order, nid);
+	if (!page && allowed && unmapped_collect_free(nid, order))
+		page = take_cached(nid, order);
 	/* The page allocator may let it out of its cpuset, in the end */
-	if (!page && !(gfp & __GFP_NORETRY))
+	if (!page)
 		page = fallback(gfp, order, nid, nodemask);
 
 	return page;
@@ -1083,6 +1545,210 @@ struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid)
 	return page;
 }
 
+/* Healing: split blocks are collapsed, or watched */
+
+/*
+ * What was collapsed, by pfn, plus one for what is mapped by a PUD, with the
+ * number of times in the low bits, and in the others when
+ */
+static DEFINE_XARRAY(unmapped_healed);
+
+static unsigned int healed_tries(void *entry)
+{
+	return xa_to_value(entry) & (BIT(HEAL_TRIES_BITS) - 1);
+}
+
+/* In jiffies */
+static unsigned long healed_age(void *entry)
+{
+	unsigned long mask = LONG_MAX >> HEAL_TRIES_BITS;
+
+	return (jiffies - (xa_to_value(entry) >> HEAL_TRIES_BITS)) & mask;
+}
+
+static unsigned long healed_delay(void *entry)
+{
+	return unmapped_heal_delay << healed_tries(entry);
+}
+
+/* It stayed as it was for so long that it starts again as one of the others */
+static bool healed_for_good(void *entry)
+{
+	return healed_age(entry) > 4 * healed_delay(entry);
+}
+
+static void remember_healed(unsigned long key, unsigned int tries)
+{
+	unsigned long v = jiffies << HEAL_TRIES_BITS |
+			  min(tries, HEAL_TRIES_MAX);
+
+	xa_store(&unmapped_healed, key, xa_mk_value(v & LONG_MAX),
+		 GFP_KERNEL | __GFP_NOWARN);
+}
+
+/*
+ * Collapse a range if it is time to. Attributes may be changed back and forth
+ * for ever, and a collapse flushes the TLBs of all CPUs as a split does: what
+ * was collapsed and is split again has to wait, each time twice as long. @wait
+ * is set to when the next one of those that wait has its turn, in jiffies.
+ */
+static bool heal(unsigned long pfn, unsigned long size, bool force,
+		 unsigned long *wait)
+{
+	unsigned long key = pfn + (size == PUD_SIZE);
+	void *entry = xa_load(&unmapped_healed, key);
+	unsigned int tries = 0;
+
+	if (entry && !healed_for_good(entry)) {
+		if (!force && healed_age(entry) < healed_delay(entry)) {
+			*wait = min(*wait, healed_delay(entry) - healed_age(entry));
+			return false;
+		}
+		tries = healed_tries(entry) + 1;
+	}
+
+	if (!set_direct_map_collapse(pfn_to_page(pfn), size))
+		return false;
+
+	trace_unmapped_alloc_collapse(pfn, get_order(size), pfn_to_nid(pfn));
+	remember_healed(key, tries);
+
+	return true;
+}
+
+static bool is_watched(unsigned long pfn)
+{
+	struct unmapped_block *b;
+
+	guard(rcu)();
+	b = xa_load(&unmapped_blocks, block_key(pfn));
+
+	return b && !list_empty_careful(&b->watch);
+}
+
+static void __unwatch(struct unmapped_block *b)
+{
+	list_del_init(&b->watch);
+	if (!b->nr_owned)
+		node_forget(b);
+}
+
+static void unwatch_all(struct unmapped_node *un)
+{
+	struct unmapped_block *b;
+
+	do {
+		scoped_guard(spinlock_irqsave, &un->lock) {
+			b = list_first_entry_or_null(&un->watched,
+						     struct unmapped_block, watch);
+			if (b)
+				__unwatch(b);
+		}
+		cond_resched();
+	} while (b);
+}
+
+/* Have pages that are freed in a split block collected, or have them no more */
+static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct unmapped_block *b, *new = NULL;
+
+	if (watch == is_watched(pfn))
+		return;
+
+	if (watch && get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
+	    page_zonenum(page) <= ZONE_NORMAL)
+		new = unmapped_new_block(pfn, 0, GFP_KERNEL | __GFP_NOWARN);
+
+	scoped_guard(spinlock_irqsave, &un->lock) {
+		b = node_block(un, page, new);
+		if (b && !watch)
+			__unwatch(b);
+		else if (b && b->split && list_empty(&b->watch))
+			list_add(&b->watch, &un->watched);
+	}
+	if (b != new)
+		kfree(new);
+}
+
+static void heal_range(struct unmapped_node *un, unsigned long start,
+		       unsigned long end, bool force, unsigned long *wait)
+{
+	bool collect = READ_ONCE(un->collecting);
+	unsigned long pfn;
+
+	for (pfn = set_direct_map_find_split(start, end); pfn < end;
+	     pfn = set_direct_map_find_split(pfn + BLOCK_PAGES, end)) {
+		struct page *page = pfn_to_online_page(pfn);
+
+		if (page && page_to_nid(page) == un->nid)
+			set_watched(un, page,
+				    !heal(pfn, PMD_SIZE, force, wait) && collect);
+	}
+
+	pfn = ALIGN_DOWN(start, PUD_PAGES);
+	if (pfn_to_online_page(pfn) && pfn_to_nid(pfn) == un->nid)
+		heal(pfn, PUD_SIZE, force, wait);
+}
+
+/* Return how long to wait for those that it was too early for, in jiffies */
+static unsigned long heal_node(struct unmapped_node *un, bool force)
+{
+	unsigned long pfn = ALIGN_DOWN(node_start_pfn(un->nid), BLOCK_PAGES);
+	unsigned long end = node_end_pfn(un->nid);
+	unsigned long next, wait = MAX_JIFFY_OFFSET;
+
+	/* The worker ends it */
+	if (node_in_demand(un)) {
+		WRITE_ONCE(un->collecting, true);
+		queue_delayed_work(system_freezable_wq, &un->return_work,
+				   unmapped_idle_delay);
+	}
+	for (; pfn < end; pfn = next) {
+		next = min(ALIGN(pfn + 1, PUD_PAGES), end);
+		/* Keeps the page tables of this memory from being removed */
+		get_online_mems();
+		heal_range(un, pfn, next, force, &wait);
+		put_online_mems();
+		cond_resched();
+	}
+
+	return wait;
+}
+
+static void heal_work_fn(struct work_struct *work)
+{
+	unsigned long wait = MAX_JIFFY_OFFSET, key;
+	void *entry;
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY)
+		wait = min(wait, heal_node(unmapped_nodes[nid], false));
+
+	xa_for_each(&unmapped_healed, key, entry)
+		if (healed_for_good(entry))
+			xa_erase(&unmapped_healed, key);
+
+	if (wait != MAX_JIFFY_OFFSET)
+		mod_delayed_work(system_freezable_wq, &heal_retry_work, wait);
+}
+
+/**
+ * unmapped_alloc_heal_later - the direct map was changed
+ *
+ * What is mapped by small pages, and could be mapped by large ones again, will
+ * be, some time later.
+ *
+ * Context: Any but NMI.
+ */
+void unmapped_alloc_heal_later(void)
+{
+	if (unmapped_enabled && !delayed_work_pending(&heal_work))
+		queue_delayed_work(system_freezable_wq, &heal_work,
+				   unmapped_heal_delay);
+}
+
 /* Return: from the cache to the page allocator */
 
 static struct unmapped_block *node_find_unused(struct unmapped_node *un,
@@ -1105,12 +1771,12 @@ static struct unmapped_block *node_find_unused(struct unmapped_node *un,
 
 /*
  * Take a free chunk out of the cache, of an idle block or of a split one, that
- * was not freed after @before. If it is the block's last, the block is @gone.
+ * was not freed after @before
  */
 static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
-				unsigned long before, unsigned int *order,
-				struct unmapped_block **gone)
+				unsigned long before, unsigned int *order)
 {
+	struct page *page;
 	struct unmapped_block *b;
 	unsigned int offset;
 
@@ -1120,87 +1786,53 @@ static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 
 	*order = b->top;
 	offset = block_take(b, *order);
+	page = pfn_to_page(b->pfn + offset);
 	bitmap_clear(b->owned, offset, 1U << *order);
 	b->nr_owned -= 1U << *order;
 	node_relink(un, b);
 	node_account(un, -(1 << *order), 0);
+	if (!b->nr_owned && list_empty(&b->watch))
+		node_forget(b);
 
-	if (!b->nr_owned) {
-		clear_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
-		xa_lock(&unmapped_blocks);
-		__xa_erase(&unmapped_blocks, block_key(b->pfn));
-		xa_unlock(&unmapped_blocks);
-		*gone = b;
-	}
-
-	return pfn_to_page(b->pfn + offset);
+	return page;
 }
 
 /* Return the number of pages that went back, 0 if there was nothing to return */
 static unsigned int return_one(struct unmapped_node *un, unsigned int fill,
 			       unsigned long before)
 {
-	struct unmapped_block *gone = NULL;
 	unsigned int order;
-	unsigned long flags;
 	struct page *page;
 
-	spin_lock_irqsave(&un->lock, flags);
-	page = node_remove(un, fill, before, &order, &gone);
-	spin_unlock_irqrestore(&un->lock, flags);
+	scoped_guard(spinlock_irqsave, &un->lock)
+		page = node_remove(un, fill, before, &order);
 	if (!page)
 		return 0;
 
 	/* Better lose the pages than hand them on absent, or broken */
 	if (chunk_poisoned(page, order) ||
-	    WARN_ON_ONCE(make_present(page, order))) {
-		kfree_rcu(gone, rcu);
+	    WARN_ON_ONCE(make_present(page, order)))
 		return 1U << order;
-	}
 
 	trace_unmapped_alloc_return(page_to_pfn(page), order, un->nid);
 	if (fill == FILL_IDLE)
 		count_vm_event(DIRECT_UNMAPPED_RETURN);
 	release_pages_present(page, order);
-	if (gone)
-		node_detach(un, gone);
 
 	return 1U << order;
 }
 
-/* The chunks of a block are all present before the last one detaches it */
-static unsigned long return_split(struct unmapped_node *un,
-				  unsigned long before)
+static unsigned long return_unused(struct unmapped_node *un, unsigned int fill,
+				   unsigned long before)
 {
 	unsigned long nr, total = 0;
 
-	guard(mutex)(&un->return_mutex);
-	while ((nr = return_one(un, FILL_SPLIT, before))) {
+	while ((nr = return_one(un, fill, before))) {
 		total += nr;
 		cond_resched();
 	}
 
 	return total;
-}
-
-/*
- * Map by large pages again what was returned. Not in reclaim: others hold the
- * mmap_lock of init_mm while they allocate.
- */
-static void collapse_detached(struct unmapped_node *un)
-{
-	struct llist_node *list = llist_del_all(&un->detached);
-	struct unmapped_block *b, *next;
-
-	llist_for_each_entry_safe(b, next, list, detached) {
-		/* Keeps the page tables of this memory from being removed */
-		get_online_mems();
-		if (pfn_to_online_page(b->pfn))
-			set_direct_map_collapse(pfn_to_page(b->pfn));
-		put_online_mems();
-		kfree_rcu(b, rcu);
-		cond_resched();
-	}
 }
 
 static void return_work_fn(struct work_struct *work)
@@ -1222,26 +1854,28 @@ static void return_work_fn(struct work_struct *work)
 	while (READ_ONCE(un->nr_idle) > node_reserve(un) &&
 	       return_one(un, FILL_IDLE, before))
 		cond_resched();
-	return_split(un, before);
-	collapse_detached(un);
+	return_unused(un, FILL_SPLIT, before);
+	if (READ_ONCE(un->collecting) && !node_in_demand(un)) {
+		return_collected(un);
+		unwatch_all(un);
+	}
 
 	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
-	    READ_ONCE(un->orders[FILL_SPLIT]))
+	    READ_ONCE(un->orders[FILL_SPLIT]) || READ_ONCE(un->collecting))
 		queue_delayed_work(system_freezable_wq, &un->return_work, unmapped_idle_delay);
 }
 
 static unsigned long return_all(struct unmapped_node *un)
 {
-	unsigned long nr, total = 0;
+	unsigned long nr;
 
 	flush_work(&un->deferred_work);
 	wipe_deferred(un);
-	while ((nr = return_one(un, FILL_IDLE, jiffies))) {
-		total += nr;
-		cond_resched();
-	}
+	nr = return_unused(un, FILL_IDLE, jiffies) +
+	     return_unused(un, FILL_SPLIT, jiffies) + return_collected(un);
+	unwatch_all(un);
 
-	return total + return_split(un, jiffies);
+	return nr;
 }
 
 /**
@@ -1263,8 +1897,7 @@ unsigned long unmapped_alloc_drain(int nid)
 
 	lru_add_drain_all();
 	nr = return_all(un);
-	mod_delayed_work(system_freezable_wq, &un->return_work, 0);
-	flush_delayed_work(&un->return_work);
+	heal_node(un, true);
 
 	return nr;
 }
@@ -1272,27 +1905,26 @@ unsigned long unmapped_alloc_drain(int nid)
 static unsigned long shrink_count(struct shrinker *shrinker,
 				  struct shrink_control *sc)
 {
-	unsigned long nr = READ_ONCE(unmapped_nodes[sc->nid]->nr_idle);
+	struct unmapped_node *un = unmapped_nodes[sc->nid];
+	unsigned long nr = READ_ONCE(un->nr_idle) * BLOCK_PAGES +
+			   atomic_long_read(&un->nr_collected);
 
-	return nr ? nr * BLOCK_PAGES : SHRINK_EMPTY;
+	return nr ?: SHRINK_EMPTY;
 }
 
 static unsigned long shrink_scan(struct shrinker *shrinker,
 				 struct shrink_control *sc)
 {
 	struct unmapped_node *un = unmapped_nodes[sc->nid];
-	unsigned long nr, freed = 0;
+	unsigned long nr, freed = return_collected(un);
 
 	while (freed < sc->nr_to_scan) {
-		nr = return_one(un, FILL_IDLE, jiffies);
+		nr = return_one(un, FILL_IDLE, jiffies) ?:
+		     return_one(un, FILL_SPLIT, jiffies);
 		if (!nr)
 			break;
 		freed += nr;
 	}
-
-	/* What cannot be done here, as it takes a mutex */
-	if (READ_ONCE(un->orders[FILL_SPLIT]))
-		mod_delayed_work(system_freezable_wq, &un->return_work, 0);
 
 	return freed ?: SHRINK_STOP;
 }
@@ -1319,11 +1951,15 @@ static int unmapped_mem_notify(struct notifier_block *nb, unsigned long action,
 {
 	struct memory_notify *mn = arg;
 	unsigned long key = block_key(mn->start_pfn);
+	struct unmapped_node *un;
 
 	if (action != MEM_GOING_OFFLINE)
 		return NOTIFY_OK;
 
-	return_all(page_node(pfn_to_page(mn->start_pfn)));
+	un = page_node(pfn_to_page(mn->start_pfn));
+	WRITE_ONCE(un->collecting, false);
+	synchronize_rcu();
+	return_all(un);
 	if (xa_find(&unmapped_blocks, &key,
 		    block_key(mn->start_pfn + mn->nr_pages - 1), XA_PRESENT))
 		return notifier_from_errno(-EBUSY);
@@ -1418,9 +2054,9 @@ static struct unmapped_node *__init alloc_node(int nid)
 	for (fill = 0; fill < NR_FILLS; fill++)
 		for (order = 0; order < NR_ORDERS; order++)
 			INIT_LIST_HEAD(&un->blocks[fill][order]);
+	INIT_LIST_HEAD(&un->watched);
 	init_llist_head(&un->deferred);
-	init_llist_head(&un->detached);
-	mutex_init(&un->return_mutex);
+	init_llist_head(&un->collected);
 	INIT_DELAYED_WORK(&un->return_work, return_work_fn);
 	INIT_WORK(&un->deferred_work, deferred_work_fn);
 	/* Lazy: freeing pages sends no interrupt, not even to this CPU */
@@ -1508,7 +2144,8 @@ static bool block_check(const struct unmapped_block *b)
 	ok &= nr_free == b->nr_free;
 	ok &= !memcmp(nr_chunks, b->nr_chunks, sizeof(nr_chunks));
 	ok &= bitmap_weight(b->owned, BLOCK_PAGES) == b->nr_owned;
-	ok &= b->nr_free <= b->nr_owned && b->nr_owned;
+	ok &= b->nr_free <= b->nr_owned;
+	ok &= b->nr_owned || !list_empty(&b->watch);
 	ok &= list_empty(&b->list) == !b->nr_free;
 	ok &= b->split || b->nr_owned == BLOCK_PAGES;
 	ok &= get_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
@@ -1548,5 +2185,25 @@ void unmapped_alloc_flush_deferred(int nid)
 	flush_work(&un->deferred_work);
 	/* It may have found them first */
 	flush_work(&un->return_work.work);
+}
+
+/* For tests: wait for a change of the direct map to have its effect */
+void unmapped_alloc_flush_heal(void)
+{
+	flush_delayed_work(&heal_work);
+}
+
+/* For tests: nothing is to be done, and nothing has been healed yet */
+void unmapped_alloc_reset(void)
+{
+	int nid;
+
+	cancel_delayed_work_sync(&heal_work);
+	cancel_delayed_work_sync(&heal_retry_work);
+	for_each_node_state(nid, N_MEMORY) {
+		cancel_delayed_work_sync(&unmapped_nodes[nid]->return_work);
+		WRITE_ONCE(unmapped_nodes[nid]->collecting, false);
+	}
+	xa_destroy(&unmapped_healed);
 }
 #endif

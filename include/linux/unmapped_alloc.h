@@ -21,6 +21,7 @@
 unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr);
 void unmapped_free(struct page *page, unsigned int order, bool nolock);
 void unmapped_free_folios(struct folio **folios, unsigned int nr);
+bool unmapped_collect(struct page *page, unsigned int order);
 struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
 				   nodemask_t *nodemask);
 unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
@@ -38,6 +39,7 @@ void *unmapped_page_map(struct page *page, unsigned long *irqflags);
 void unmapped_page_unmap(void *addr, unsigned long irqflags);
 
 unsigned long unmapped_alloc_drain(int nid);
+void unmapped_alloc_heal_later(void);
 
 /**
  * is_unmapped_page - is this one of unmapped_alloc's pages?
@@ -61,12 +63,17 @@ struct page *unmapped_get_pages(gfp_t gfp, unsigned int order, int nid,
 struct unmapped_block *unmapped_new_block(unsigned long pfn, unsigned int order,
 					  gfp_t gfp);
 int unmapped_set_valid(struct page *page, unsigned int nr, bool valid);
+struct page *unmapped_get_contig(gfp_t gfp, int nid);
+unsigned long unmapped_collect_free(int nid, unsigned int order);
 #endif
 
 #ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST
 extern unsigned long unmapped_idle_delay;
+extern unsigned long unmapped_heal_delay;
 int unmapped_alloc_check(int nid);
 void unmapped_alloc_flush_deferred(int nid);
+void unmapped_alloc_flush_heal(void);
+void unmapped_alloc_reset(void);
 #endif
 
 #else /* !CONFIG_UNMAPPED_ALLOC */
@@ -97,6 +104,10 @@ static inline void unmapped_page_unmap(void *addr, unsigned long irqflags)
 static inline unsigned long unmapped_alloc_drain(int nid)
 {
 	return 0;
+}
+
+static inline void unmapped_alloc_heal_later(void)
+{
 }
 
 static inline bool is_unmapped_page(const struct page *page)

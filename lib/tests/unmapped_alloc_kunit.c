@@ -475,6 +475,29 @@ static struct page *record_get_pages(gfp_t gfp, unsigned int order, int nid,
 	return page;
 }
 
+static struct page *fail_get_contig(gfp_t gfp, int nid)
+{
+	return NULL;
+}
+
+static unsigned long fail_collect_free(int nid, unsigned int order)
+{
+	return 0;
+}
+
+/* Where blocks and pages come from if the page allocator has none to give */
+static void stub_other_sources(struct kunit *test)
+{
+	kunit_activate_static_stub(test, unmapped_get_contig, fail_get_contig);
+	kunit_activate_static_stub(test, unmapped_collect_free, fail_collect_free);
+}
+
+static void stub_get_pages(struct kunit *test, typeof(&unmapped_get_pages) get_pages)
+{
+	kunit_activate_static_stub(test, unmapped_get_pages, *get_pages);
+	stub_other_sources(test);
+}
+
 static struct unmapped_block *fail_new_block(unsigned long pfn,
 					     unsigned int order, gfp_t gfp)
 {
@@ -575,7 +598,7 @@ static unsigned int make_ours(struct unmapped_test *ut, struct page *page,
 {
 	unsigned int i, nr_ours = 0;
 
-	kunit_activate_static_stub(ut->test, unmapped_get_pages, get_offered_pages);
+	stub_get_pages(ut->test, get_offered_pages);
 	for (i = 0; i < nr; i++) {
 		if (!ours(i))
 			continue;
@@ -639,7 +662,7 @@ static void r1_absent_from_the_first_moment(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, BLOCK_PAGES), 0);
 	}
 
-	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	stub_get_pages(test, get_dirty_small_pages);
 	for (i = 0; i < 8; i++) {
 		page = take(ut, GFP_KERNEL, 0);
 		KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
@@ -687,7 +710,7 @@ static void r2_zero_after_dirty_refill(struct kunit *test)
 
 	memset(page_address(page), 0xa5, PMD_SIZE);
 	offer(ut, page, UNMAPPED_MAX_ORDER);
-	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
+	stub_get_pages(test, get_offered_pages);
 
 	KUNIT_EXPECT_PTR_EQ(test, take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER), page);
 	KUNIT_EXPECT_TRUE(test, is_zero(page, BLOCK_PAGES));
@@ -918,6 +941,7 @@ static void r3_closed_when_refill_fails(struct kunit *test)
 	long free = nr_free_pages_drained();
 	unsigned int i, order;
 
+	stub_other_sources(test);
 	__kunit_activate_static_stub(test, failure->step, failure->stub);
 	for (i = 0; i < 10; i++) {
 		for (order = 0; order <= UNMAPPED_MAX_ORDER; order++) {
@@ -1047,7 +1071,8 @@ static void r4_whole_after_single_pages(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, mapping_of(page + i).flags,
 				mapping_of(page + 4).flags);
 
-	set_direct_map_collapse(page);
+	KUNIT_EXPECT_TRUE(test, set_direct_map_collapse(page, PMD_SIZE));
+	set_direct_map_collapse(page, PUD_SIZE);
 	expect_mapping(test, page, &before);
 	expect_same_map(ut, &map);
 }
@@ -1084,7 +1109,7 @@ static void r4_whole_gigabytes(struct kunit *test)
 	map = read_direct_map(ut);
 	before = mapping_of(page);
 	offer(ut, page, UNMAPPED_MAX_ORDER);
-	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
+	stub_get_pages(test, get_offered_pages);
 	KUNIT_ASSERT_PTR_EQ(test, take(ut, GFP_KERNEL, 0), page);
 	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_2M);
 
@@ -1397,7 +1422,7 @@ static void other_nodes_help_out(struct kunit *test)
 	struct page *page;
 
 	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
-	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	stub_get_pages(test, fail_get_pages);
 	expect_refused(ut, GFP_KERNEL | __GFP_THISNODE, 0);
 	page = take_from(ut, GFP_KERNEL, ut->nid);
 	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
@@ -1810,7 +1835,7 @@ static void free_run_of_whole_block(struct kunit *test)
 	page = take_ordinary(ut, MAX_PAGE_ORDER);
 	block = page + half * BLOCK_PAGES;
 	offer(ut, block, UNMAPPED_MAX_ORDER);
-	kunit_activate_static_stub(test, unmapped_get_pages, get_offered_pages);
+	stub_get_pages(test, get_offered_pages);
 	KUNIT_ASSERT_PTR_EQ(test, take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER), block);
 	kunit_deactivate_static_stub(test, unmapped_get_pages);
 	split_held(ut, block);
@@ -1851,7 +1876,7 @@ static void fallback_is_absent_and_zero(struct kunit *test)
 	unsigned long before = event(ut, DIRECT_UNMAPPED_FALLBACK);
 	struct page *page;
 
-	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	stub_get_pages(test, get_dirty_small_pages);
 	page = take(ut, GFP_KERNEL, order);
 	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_FALLBACK), before + 1);
 	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, nr), 0);
@@ -1916,6 +1941,7 @@ static void fallback_pages_are_returned(struct kunit *test)
 	unsigned int i;
 
 	unmapped_idle_delay = HZ;
+	unmapped_heal_delay = HZ;
 	make_ours(ut, page, BLOCK_PAGES, every_other_page);
 	for (i = 1; i < BLOCK_PAGES / 2; i += 2)
 		give(ut, page + i);
@@ -2008,6 +2034,429 @@ static void fullest_block_is_used_first(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES);
 	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
 	KUNIT_EXPECT_PTR_EQ(test, page, idle);
+}
+
+/* Healing: large pages that others have split */
+
+static int change_of_one(unsigned long addr, int numpages)
+{
+	return set_direct_map_invalid_noflush(virt_to_page((void *)addr));
+}
+
+static int undo_of_one(unsigned long addr, int numpages)
+{
+	int err = set_direct_map_default_noflush(virt_to_page((void *)addr));
+
+	flush_tlb_kernel_range(addr, addr + PAGE_SIZE);
+
+	return err;
+}
+
+static int change_of_array(unsigned long addr, int numpages)
+{
+	struct page *page = virt_to_page((void *)addr);
+
+	return set_pages_array_wc(&page, 1);
+}
+
+static int undo_of_array(unsigned long addr, int numpages)
+{
+	struct page *page = virt_to_page((void *)addr);
+
+	return set_pages_array_wb(&page, 1);
+}
+
+static const struct attr_change {
+	const char	*desc;
+	int		(*change)(unsigned long addr, int numpages);
+	int		(*undo)(unsigned long addr, int numpages);
+} attr_changes[] = {
+	{ "uncached", set_memory_uc, set_memory_wb },
+	{ "write-combining", set_memory_wc, set_memory_wb },
+	{ "read-only", set_memory_ro, set_memory_rw },
+	{ "not present", set_memory_np, set_memory_p },
+	{ "array of pages", change_of_array, undo_of_array },
+	{ "single page", change_of_one, undo_of_one },
+};
+
+KUNIT_ARRAY_PARAM_DESC(attr_change, attr_changes, desc);
+
+/* A block of single ordinary pages, mapped by large pages */
+static struct page *take_large(struct unmapped_test *ut, struct mapping *before)
+{
+	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
+
+	*before = mapping_of(page);
+	skip_unless_large_map(ut->test);
+	skip_if_split(ut->test, before);
+
+	return page;
+}
+
+static void heal_after_others(struct kunit *test)
+{
+	const struct attr_change *attr = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+	unsigned long addr = (unsigned long)page_address(page + 7);
+	struct direct_map map = read_direct_map(ut);
+
+	KUNIT_ASSERT_EQ(test, attr->change(addr, 3), 0);
+	unmapped_alloc_flush_heal();
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_4K);
+
+	KUNIT_ASSERT_EQ(test, attr->undo(addr, 3), 0);
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_4K);
+	unmapped_alloc_flush_heal();
+	expect_mapping(test, page, &before);
+	expect_same_map(ut, &map);
+}
+
+/* Without anybody who waits for it */
+static void heal_by_itself(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before, now;
+	struct page *page = take_large(ut, &before);
+	unsigned long addr = (unsigned long)page_address(page);
+	unsigned int i;
+
+	unmapped_heal_delay = HZ / 10;
+	/* The second time it has to wait for longer than the first */
+	for (i = 0; i < 2; i++) {
+		KUNIT_ASSERT_EQ(test, set_memory_ro(addr, 1), 0);
+		KUNIT_ASSERT_EQ(test, set_memory_rw(addr, 1), 0);
+		KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_4K);
+		KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now,
+							   now.level == before.level,
+							   20 * USEC_PER_MSEC,
+							   60 * USEC_PER_SEC, false, page));
+	}
+	KUNIT_EXPECT_EQ(test, now.flags, before.flags);
+}
+
+/* Whoever changes attributes back and forth does not split and heal for ever */
+static void heal_is_limited(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+	unsigned long addr = (unsigned long)page_address(page);
+	unsigned int i, healed = 0;
+
+	for (i = 0; i < 100; i++) {
+		KUNIT_ASSERT_EQ(test, set_memory_ro(addr, 1), 0);
+		KUNIT_ASSERT_EQ(test, set_memory_rw(addr, 1), 0);
+		unmapped_alloc_flush_heal();
+		healed += mapping_of(page).level != PG_LEVEL_4K;
+	}
+	KUNIT_EXPECT_EQ(test, healed, 1);
+
+	/* After its time it is healed nevertheless */
+	unmapped_heal_delay = 1;
+	msleep(100);
+	unmapped_alloc_heal_later();
+	unmapped_alloc_flush_heal();
+	expect_mapping(test, page, &before);
+}
+
+/* There is no way to make such a page an ordinary one again */
+static void heal_not_where_4k_is_wanted(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+
+	KUNIT_ASSERT_EQ(test, set_memory_4k((unsigned long)page_address(page), BLOCK_PAGES), 0);
+	unmapped_alloc_heal_later();
+	unmapped_alloc_flush_heal();
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_4K);
+}
+
+/* A change of a whole block splits what is mapped by 1 GiB */
+static void heal_gigabytes(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_from_gigabyte(ut);
+	struct direct_map map;
+	struct mapping before;
+	unsigned long addr;
+
+	skip_unless_large_map(test);
+	if (!page)
+		kunit_skip(test, "no free memory is mapped by 1 GiB pages");
+
+	map = read_direct_map(ut);
+	before = mapping_of(page);
+	addr = (unsigned long)page_address(page);
+	KUNIT_ASSERT_EQ(test, set_memory_ro(addr, BLOCK_PAGES), 0);
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_2M);
+	KUNIT_ASSERT_EQ(test, set_memory_rw(addr, BLOCK_PAGES), 0);
+	unmapped_alloc_flush_heal();
+	expect_mapping(test, page, &before);
+	expect_same_map(ut, &map);
+}
+
+/* Collecting: pages of blocks that others have split */
+
+static long nr_collected(struct unmapped_test *ut)
+{
+	return node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE) - ut->reclaimable;
+}
+
+/* Use all that is cached, so that there is demand, but no supply */
+static void exhaust(struct unmapped_test *ut)
+{
+	do {
+		take(ut, GFP_KERNEL, 0);
+	} while (nr_cached(ut));
+}
+
+/* A block that somebody has split and goes on using, while there is demand */
+static struct page *take_watched(struct unmapped_test *ut)
+{
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+
+	exhaust(ut);
+	KUNIT_ASSERT_EQ(ut->test, set_memory_ro((unsigned long)page_address(page), 1), 0);
+	unmapped_alloc_flush_heal();
+	KUNIT_EXPECT_TRUE(ut->test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
+	KUNIT_EXPECT_FALSE(ut->test, is_unmapped_page(page));
+
+	return page;
+}
+
+static void give_watched(struct unmapped_test *ut, struct page *page)
+{
+	KUNIT_ASSERT_EQ(ut->test, set_memory_rw((unsigned long)page_address(page), 1), 0);
+	give_all(ut);
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_FALSE(ut->test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
+	KUNIT_EXPECT_GE(ut->test, mapping_of(page).level, PG_LEVEL_2M);
+	KUNIT_EXPECT_EQ(ut->test, nr_collected(ut), 0);
+}
+
+static void free_dirty(struct unmapped_test *ut, struct page *page, unsigned int nr)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++) {
+		memset(page_address(page + i), 0xa5, PAGE_SIZE);
+		give(ut, page + i);
+	}
+}
+
+#define NR_COLLECT	64
+
+static void collect_what_is_freed(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_watched(ut);
+	unsigned long refills = event(ut, DIRECT_UNMAPPED_REFILL);
+	unsigned long collected = event(ut, DIRECT_UNMAPPED_COLLECT);
+	unsigned int i;
+
+	free_dirty(ut, page + 1, NR_COLLECT);
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), NR_COLLECT);
+	KUNIT_EXPECT_EQ(test, nr_present(page, BLOCK_PAGES), BLOCK_PAGES);
+
+	/* Handed out before any other */
+	for (i = 0; i < NR_COLLECT; i++) {
+		struct page *p = take(ut, GFP_KERNEL, 0);
+
+		KUNIT_EXPECT_TRUE(test, p > page && p <= page + NR_COLLECT);
+		KUNIT_EXPECT_TRUE(test, is_unmapped_page(p));
+		KUNIT_EXPECT_TRUE(test, is_zero(p, 1));
+	}
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page + 1, NR_COLLECT), 0);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_COLLECT), collected + NR_COLLECT);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL), refills);
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+
+	give_watched(ut, page);
+}
+
+/* However many there are, the TLBs are flushed once */
+static void collect_with_one_flush(struct kunit *test)
+{
+#ifdef CONFIG_DEBUG_TLBFLUSH
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_watched(ut);
+	long least = LONG_MAX;
+	unsigned int i;
+
+	/* Others may flush at any time, but not all the time */
+	for (i = 0; i < 5; i++) {
+		struct flushes before, after;
+
+		free_dirty(ut, page + 1 + i * NR_COLLECT, NR_COLLECT);
+		before = count_flushes(ut);
+		take(ut, GFP_KERNEL, 0);
+		after = count_flushes(ut);
+		KUNIT_EXPECT_EQ(test, nr_cached(ut), NR_COLLECT - 1);
+		least = min(least, after.remote - before.remote);
+		exhaust(ut);
+	}
+	KUNIT_EXPECT_LE(test, least, num_online_cpus());
+	give_watched(ut, page);
+#else
+	kunit_skip(test, "CONFIG_DEBUG_TLBFLUSH is not set, flushes are not counted");
+#endif
+}
+
+static void collect_nothing_without_users(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+
+	KUNIT_ASSERT_EQ(test, set_memory_ro((unsigned long)page_address(page), 1), 0);
+	unmapped_alloc_flush_heal();
+	KUNIT_EXPECT_FALSE(test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
+	free_dirty(ut, page + 1, NR_COLLECT);
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), 0);
+	give_watched(ut, page);
+}
+
+static void collect_no_more_than_a_block(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page[3];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		page[i] = take_watched(ut);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		free_dirty(ut, page[i] + 1, BLOCK_PAGES - 1);
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), BLOCK_PAGES);
+
+	/* Under pressure they go first */
+	drop_slab();
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), 0);
+
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		KUNIT_ASSERT_EQ(test, set_memory_rw((unsigned long)page_address(page[i]), 1), 0);
+}
+
+static void collect_until_nobody_needs_it(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+	long nr;
+
+	unmapped_idle_delay = HZ / 10;
+	page = take_watched(ut);
+	free_dirty(ut, page + 1, NR_COLLECT);
+	KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(nr_collected, nr, !nr, 20 * USEC_PER_MSEC,
+						   60 * USEC_PER_SEC, false, ut));
+	KUNIT_EXPECT_FALSE(test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
+	give_watched(ut, page);
+}
+
+/* No block is to be had */
+static void collect_what_is_free(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+	unsigned long fallbacks, collected;
+	struct direct_map map;
+	struct page *p;
+
+	free_dirty(ut, page + 1, NR_COLLECT);
+	nr_free_pages_drained();
+	exhaust(ut);
+	KUNIT_ASSERT_EQ(test, set_memory_ro((unsigned long)page_address(page), 1), 0);
+	unmapped_alloc_flush_heal();
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), 0);
+
+	fallbacks = event(ut, DIRECT_UNMAPPED_FALLBACK);
+	collected = event(ut, DIRECT_UNMAPPED_COLLECT_FREE);
+	map = read_direct_map(ut);
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	kunit_activate_static_stub(test, unmapped_get_contig, fail_get_contig);
+	p = take(ut, GFP_KERNEL, 0);
+	KUNIT_EXPECT_TRUE(test, p > page && p < page + BLOCK_PAGES);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(p, 1), 0);
+	KUNIT_EXPECT_TRUE(test, is_zero(p, 1));
+	KUNIT_EXPECT_GT(test, event(ut, DIRECT_UNMAPPED_COLLECT_FREE), collected);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_FALLBACK), fallbacks);
+	expect_same_map(ut, &map);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	kunit_deactivate_static_stub(test, unmapped_get_pages);
+
+	give_watched(ut, page);
+}
+
+/* The page allocator has no block, but movable memory */
+static void refill_by_migration(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned long contig = event(ut, DIRECT_UNMAPPED_REFILL_CONTIG);
+	unsigned long fallbacks = event(ut, DIRECT_UNMAPPED_FALLBACK);
+	struct page *page;
+
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	kunit_activate_static_stub(test, unmapped_collect_free, fail_collect_free);
+	page = take(ut, GFP_KERNEL, 0);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL_CONTIG), contig + 1);
+	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_FALLBACK), fallbacks);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES - 1);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
+	KUNIT_EXPECT_TRUE(test, is_zero(page, 1));
+
+	/* Not for those who do not want to wait, or must not start I/O */
+	expect_refused(ut, GFP_KERNEL | __GFP_NORETRY, UNMAPPED_MAX_ORDER);
+	expect_refused(ut, GFP_NOIO, UNMAPPED_MAX_ORDER);
+}
+
+/* Placement: few gigabytes are split */
+
+#define NR_NEAR		16
+
+static unsigned long gigabyte_of(const struct page *page)
+{
+	return page_to_pfn(page) >> (PUD_SHIFT - PAGE_SHIFT);
+}
+
+/* Blocks of two gigabytes, freed by turns: so they are handed out by turns */
+static void blocks_are_near_each_other(struct kunit *test)
+{
+	unsigned long giga[2] = { ULONG_MAX, ULONG_MAX };
+	struct page *blocks[2][NR_NEAR] = {}, *page;
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, g, nr[2] = {};
+
+	while (nr[0] < NR_NEAR || nr[1] < NR_NEAR) {
+		page = alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_NORETRY | __GFP_NOWARN |
+					__GFP_THISNODE, UNMAPPED_MAX_ORDER);
+		if (!page || si_mem_available() < totalram_pages() / 8)
+			kunit_skip(test, "there are not two gigabytes of free memory");
+		hold(ut, page, UNMAPPED_MAX_ORDER);
+		for (g = 0; g < 2; g++) {
+			if (giga[g] == ULONG_MAX)
+				giga[g] = gigabyte_of(page);
+			if (giga[g] == gigabyte_of(page))
+				break;
+		}
+		/* Neighbours would be merged */
+		if (g < 2 && nr[g] < NR_NEAR && page_to_pfn(page) / BLOCK_PAGES % 2)
+			blocks[g][nr[g]++] = page;
+	}
+	for (i = 0; i < NR_NEAR; i++)
+		for (g = 0; g < 2; g++)
+			give(ut, blocks[g][i]);
+	nr_free_pages_drained();
+
+	/* Half of them, as others may take some */
+	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	for (i = 1; i < NR_NEAR / 2; i++)
+		KUNIT_EXPECT_EQ(test, gigabyte_of(take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER)),
+				gigabyte_of(page));
 }
 
 static void counters_add_up(struct kunit *test)
@@ -2329,7 +2778,7 @@ static void flag_is_closed(struct kunit *test)
 					 0));
 	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(GFP_NOWAIT | __GFP_UNMAPPED,
 							      0, ut->nid), 0));
-	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	stub_get_pages(test, fail_get_pages);
 	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp, 0, ut->nid), 0));
 	kunit_deactivate_static_stub(test, unmapped_get_pages);
 	kunit_activate_static_stub(test, unmapped_set_valid, fail_set_valid);
@@ -2472,7 +2921,7 @@ static void flag_with_modifier(struct kunit *test)
 	struct unmapped_test *ut = test->priv;
 	struct page *page;
 
-	kunit_activate_static_stub(test, unmapped_get_pages, record_get_pages);
+	stub_get_pages(test, record_get_pages);
 	/* Those for blocks, of which there is one more where others have memory */
 	ut->nr_failures = gfp & __GFP_NORETRY ? 0 : 1 + (nr_online_nodes > 1 &&
 							 !(gfp & __GFP_THISNODE));
@@ -2490,7 +2939,7 @@ static void flag_in_scope(struct kunit *test)
 	struct unmapped_test *ut = test->priv;
 	unsigned int scope;
 
-	kunit_activate_static_stub(test, unmapped_get_pages, record_get_pages);
+	stub_get_pages(test, record_get_pages);
 	scope = memalloc_nofs_save();
 	hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_UNMAPPED, 0), 0);
 	memalloc_nofs_restore(scope);
@@ -2509,7 +2958,7 @@ static void flag_with_nofail(struct kunit *test)
 	struct unmapped_test *ut = test->priv;
 	struct page *page;
 
-	kunit_activate_static_stub(test, unmapped_get_pages, record_get_pages);
+	stub_get_pages(test, record_get_pages);
 	ut->nr_failures = 20;
 	page = hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_NOFAIL |
 					     __GFP_UNMAPPED, 0), 0);
@@ -2525,7 +2974,7 @@ static void flag_with_noretry(struct kunit *test)
 	struct unmapped_test *ut = test->priv;
 	struct page *page;
 
-	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	stub_get_pages(test, get_dirty_small_pages);
 	KUNIT_EXPECT_NULL(test, hold_any(ut, alloc_pages_node(ut->nid, gfp, 0), 0));
 	page = hold_any(ut, alloc_pages_node(ut->nid, gfp & ~__GFP_NORETRY, 0), 0);
 	KUNIT_EXPECT_NOT_NULL(test, page);
@@ -2641,7 +3090,7 @@ static void flag_with_strict_policy(struct kunit *test)
 	struct page *page;
 
 	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other_memory_node(ut));
-	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	stub_get_pages(test, fail_get_pages);
 	old = set_policy(&pol);
 	page = alloc_pages(GFP_KERNEL | __GFP_UNMAPPED, 0);
 	set_policy(old);
@@ -2809,7 +3258,7 @@ static void flag_is_closed_to_areas(struct kunit *test)
 	const struct area_interface *interface = test->param_value;
 	void *addr;
 
-	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	stub_get_pages(test, fail_get_pages);
 	addr = interface->alloc(PMD_SIZE, GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED);
 	KUNIT_EXPECT_NULL(test, addr);
 	vfree(addr);
@@ -2986,7 +3435,7 @@ static void execmem_without_blocks(struct kunit *test)
 	void *p;
 
 	take(ut, GFP_KERNEL, 0);
-	kunit_activate_static_stub(test, unmapped_get_pages, get_dirty_small_pages);
+	stub_get_pages(test, get_dirty_small_pages);
 	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
 	p = execmem_alloc_rw(EXECMEM_MODULE_TEXT, 300 * PAGE_SIZE);
 	KUNIT_ASSERT_NOT_NULL(test, p);
@@ -3251,14 +3700,15 @@ static int user_fn(void *data)
 	return 0;
 }
 
-static bool start_user(struct unmapped_test *ut, struct unmapped_user *u, int cpu)
+static bool start_task(struct unmapped_test *ut, int (*fn)(void *data),
+		       struct unmapped_user *u, int cpu)
 {
 	struct task_struct *task;
 
 	init_completion(&u->done);
 	u->nid = ut->nid;
 	prandom_seed_state(&u->rnd, rnd(ut));
-	task = kthread_run_on_cpu(user_fn, u, cpu, "unmapped_kunit/%u");
+	task = kthread_run_on_cpu(fn, u, cpu, "unmapped_kunit/%u");
 	if (IS_ERR(task))
 		complete(&u->done);
 
@@ -3279,8 +3729,8 @@ static void tasks_on_all_cpus(struct kunit *test)
 
 	i = 0;
 	for_each_online_cpu(cpu) {
-		KUNIT_EXPECT_TRUE(test, start_user(ut, &users[i++], cpu));
-		KUNIT_EXPECT_TRUE(test, start_user(ut, &users[i++], cpu));
+		KUNIT_EXPECT_TRUE(test, start_task(ut, user_fn, &users[i++], cpu));
+		KUNIT_EXPECT_TRUE(test, start_task(ut, user_fn, &users[i++], cpu));
 	}
 	for (i = 0; i < nr; i++) {
 		while (!wait_for_completion_timeout(&users[i].done, 1)) {
@@ -3296,6 +3746,76 @@ static void tasks_on_all_cpus(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 }
 
+/* All at once: users, and those who change attributes */
+
+static int changer_fn(void *data)
+{
+	struct unmapped_user *u = data;
+	unsigned int i;
+
+	for (i = 0; i < NR_TASK_OPS / 4; i++) {
+		u32 r = prandom_u32_state(&u->rnd);
+		const struct attr_change *attr = &attr_changes[r % ARRAY_SIZE(attr_changes)];
+		unsigned int order = (r >> 8) % 4;
+		struct page *page = alloc_pages_node(u->nid, GFP_KERNEL, order);
+		unsigned long addr;
+
+		if (!page) {
+			u->nr_failed++;
+			continue;
+		}
+		addr = (unsigned long)page_address(page);
+		u->nr_wrong += nr_present(page, 1U << order) != 1U << order;
+		memset((void *)addr, 0xa5, PAGE_SIZE << order);
+		u->nr_failed += !!attr->change(addr, 1U << order);
+		cond_resched();
+		u->nr_failed += !!attr->undo(addr, 1U << order);
+		u->nr_wrong += !!memchr_inv((void *)addr, 0xa5, PAGE_SIZE << order);
+		__free_pages(page, order);
+	}
+	complete(&u->done);
+
+	return 0;
+}
+
+static void users_and_changers(struct kunit *test)
+{
+	unsigned int i, nr = 2 * num_online_cpus();
+	struct unmapped_test *ut = test->priv;
+	struct unmapped_user *users;
+	unsigned int rounds = 0;
+	struct direct_map map;
+	int cpu;
+
+	skip_unless_large_map(test);
+	users = kunit_kcalloc(test, nr, sizeof(*users), GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, users);
+	prandom_seed_state(&ut->rnd, seed ?: get_random_u32());
+	map = read_direct_map(ut);
+	unmapped_heal_delay = 1;
+
+	i = 0;
+	for_each_online_cpu(cpu) {
+		KUNIT_EXPECT_TRUE(test, start_task(ut, user_fn, &users[i++], cpu));
+		KUNIT_EXPECT_TRUE(test, start_task(ut, changer_fn, &users[i++], cpu));
+	}
+	for (i = 0; i < nr; i++) {
+		while (!wait_for_completion_timeout(&users[i].done, 1)) {
+			KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+			if (++rounds % 8 == 0)
+				unmapped_alloc_drain(ut->nid);
+			if (rounds % 16 == 0)
+				drop_slab();
+		}
+		KUNIT_EXPECT_EQ(test, users[i].nr_failed, 0);
+		KUNIT_EXPECT_EQ(test, users[i].nr_wrong, 0);
+	}
+	unmapped_alloc_flush_deferred(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+	unmapped_alloc_drain(ut->nid);
+	expect_same_map(ut, &map);
+}
+
 /* All tests */
 
 static void unmapped_test_end(void *data)
@@ -3309,6 +3829,7 @@ static void unmapped_test_end(void *data)
 	for_each_node_state(nid, N_MEMORY)
 		unmapped_alloc_drain(nid);
 	unmapped_idle_delay = HZ;
+	unmapped_heal_delay = HZ;
 
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
@@ -3334,7 +3855,9 @@ static int unmapped_test_init(struct kunit *test)
 	test->priv = ut;
 	/* However slow the machine, the worker returns nothing meanwhile */
 	unmapped_idle_delay = 3600 * HZ;
+	unmapped_heal_delay = 3600 * HZ;
 	unmapped_alloc_drain(ut->nid);
+	unmapped_alloc_reset();
 	ut->used = node_stat(ut->nid, NR_DIRECT_UNMAPPED_USED);
 	ut->reclaimable = node_stat(ut->nid, NR_KERNEL_MISC_RECLAIMABLE);
 
@@ -3381,6 +3904,18 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(shrinker_returns_idle_blocks),
 	KUNIT_CASE(idle_blocks_are_available),
 	KUNIT_CASE(fullest_block_is_used_first),
+	KUNIT_CASE_PARAM(heal_after_others, attr_change_gen_params),
+	KUNIT_CASE_SLOW(heal_by_itself),
+	KUNIT_CASE(heal_is_limited),
+	KUNIT_CASE(heal_gigabytes),
+	KUNIT_CASE(collect_what_is_freed),
+	KUNIT_CASE(collect_with_one_flush),
+	KUNIT_CASE(collect_nothing_without_users),
+	KUNIT_CASE(collect_no_more_than_a_block),
+	KUNIT_CASE(collect_until_nobody_needs_it),
+	KUNIT_CASE(collect_what_is_free),
+	KUNIT_CASE(refill_by_migration),
+	KUNIT_CASE(blocks_are_near_each_other),
 	KUNIT_CASE_PARAM(counters_add_up, order_gen_params),
 	KUNIT_CASE(account_charges_what_is_used),
 	KUNIT_CASE(account_keeps_limits),
@@ -3408,6 +3943,9 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(execmem_without_blocks),
 	KUNIT_CASE_SLOW(random_operations),
 	KUNIT_CASE_SLOW(tasks_on_all_cpus),
+	KUNIT_CASE_SLOW(users_and_changers),
+	/* The last one, it leaves a block that is mapped by PTEs */
+	KUNIT_CASE(heal_not_where_4k_is_wanted),
 	{}
 };
 

@@ -74,6 +74,18 @@ DEFINE_EVENT(unmapped_alloc_pages, unmapped_alloc_return,
 	TP_ARGS(pfn, order, nid)
 );
 
+/* Pages were taken into the cache from a block that is split */
+DEFINE_EVENT(unmapped_alloc_pages, unmapped_alloc_collect,
+	TP_PROTO(unsigned long pfn, unsigned int order, int nid),
+	TP_ARGS(pfn, order, nid)
+);
+
+/* A range of the direct map is mapped by a large page again */
+DEFINE_EVENT(unmapped_alloc_pages, unmapped_alloc_collapse,
+	TP_PROTO(unsigned long pfn, unsigned int order, int nid),
+	TP_ARGS(pfn, order, nid)
+);
+
 #endif /* _TRACE_UNMAPPED_ALLOC_H */
 
 #include <trace/define_trace.h>
