@@ -1,8 +1,8 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG
+export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS
 
-.PHONY: help demo test bench users series tree refresh image image-base
+.PHONY: help demo test bench users heal series tree refresh image image-base
 help:
 	@cat $(H)/help.txt
 
@@ -10,6 +10,7 @@ demo: ; @$(H)/demo
 test: ; @$(H)/test
 bench: ; @$(H)/bench/run
 users: ; @$(H)/users
+heal: ; @$(H)/heal
 tree refresh series: ; @$(H)/patchset $@
 image: ; @$(H)/build series
 image-base: ; @$(H)/build base
