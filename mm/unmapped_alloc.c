@@ -100,6 +100,12 @@ VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 /* How long there is demand after a miss, in unmapped_idle_delay */
 #define DEMAND_DELAYS	10
 
+/*
+ * How long nobody asks for a block after there was none, in jiffies; ten times
+ * as long for a block to be emptied. Both take milliseconds, in vain.
+ */
+VISIBLE_IF_KUNIT unsigned long unmapped_retry_delay = HZ / 10;
+
 /* What is collected at most, in pages of a node: as many as a refill would take */
 #define COLLECT_MAX	BLOCK_PAGES
 
@@ -163,6 +169,7 @@ struct unmapped_block {
  * @next_block: pfn of the block after the one that was taken last
  * @next_contig: pfn of the block from which pages are to be migrated next
  * @contig_after: when it is worth trying, in jiffies
+ * @refill_after: when it is worth asking for a block again, in jiffies
  * @deferred: chunks freed where they could not be wiped, order in page->private
  * @collected: chunks freed in watched blocks, order in page->private
  * @nr_collected: pages in @collected
@@ -187,6 +194,7 @@ struct unmapped_node {
 	unsigned long		next_block;
 	unsigned long		next_contig;
 	unsigned long		contig_after;
+	unsigned long		refill_after;
 
 	struct llist_head	deferred;
 	struct llist_head	collected;
@@ -383,6 +391,11 @@ static void node_forget(struct unmapped_block *b)
 static unsigned int node_reserve(const struct unmapped_node *un)
 {
 	return READ_ONCE(un->nr_used) ? 1 : 0;
+}
+
+static bool node_watches(struct unmapped_node *un)
+{
+	return READ_ONCE(un->collecting) || !list_empty_careful(&un->watched);
 }
 
 /* There are users, and not long ago one found the cache empty */
@@ -633,6 +646,64 @@ static bool attach_pages(struct unmapped_block *new, struct page *page,
 	return true;
 }
 
+/* Watching: blocks that are mapped by PTEs */
+
+static bool is_watched(unsigned long pfn)
+{
+	struct unmapped_block *b;
+
+	guard(rcu)();
+	b = xa_load(&unmapped_blocks, block_key(pfn));
+
+	return b && !list_empty_careful(&b->watch);
+}
+
+static void __unwatch(struct unmapped_block *b)
+{
+	list_del_init(&b->watch);
+	if (!b->nr_owned)
+		node_forget(b);
+}
+
+static void unwatch_all(struct unmapped_node *un)
+{
+	struct unmapped_block *b;
+
+	do {
+		scoped_guard(spinlock_irqsave, &un->lock) {
+			b = list_first_entry_or_null(&un->watched,
+						     struct unmapped_block, watch);
+			if (b)
+				__unwatch(b);
+		}
+		cond_resched();
+	} while (b);
+}
+
+/* Have pages that are freed in a split block collected, or have them no more */
+static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
+{
+	unsigned long pfn = page_to_pfn(page);
+	struct unmapped_block *b, *new = NULL;
+
+	if (watch == is_watched(pfn))
+		return;
+
+	if (watch && get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
+	    page_zonenum(page) <= ZONE_NORMAL)
+		new = unmapped_new_block(pfn, 0, GFP_KERNEL | __GFP_NOWARN);
+
+	scoped_guard(spinlock_irqsave, &un->lock) {
+		b = node_block(un, page, new);
+		if (b && !watch)
+			__unwatch(b);
+		else if (b && b->split && list_empty(&b->watch))
+			list_add(&b->watch, &un->watched);
+	}
+	if (b != new)
+		kfree(new);
+}
+
 /*
  * Take 1 << order pages, free of references, into the cache, and hand the first
  * 1 << take_order of them out. Frees them on failure.
@@ -777,7 +848,13 @@ static bool cache_block(struct page *page, unsigned int order, gfp_t gfp)
 static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 			   nodemask_t *nodemask)
 {
+	struct unmapped_node *un = unmapped_nodes[nid];
 	struct page *page;
+
+	/* Compaction is not to run for every page that has to be got elsewhere */
+	if (order < UNMAPPED_MAX_ORDER && !(gfp & __GFP_NORETRY) &&
+	    time_before(jiffies, READ_ONCE(un->refill_after)))
+		return NULL;
 
 	gfp &= GFP_RECLAIM_MASK | GFP_CONSTRAINT_MASK;
 	/* There is a fallback: do not try too hard, use no reserves */
@@ -788,6 +865,7 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid, nodemask);
 	if (!page || !cache_block(page, order, gfp)) {
 		count_vm_event(DIRECT_UNMAPPED_REFILL_FAIL);
+		WRITE_ONCE(un->refill_after, jiffies + unmapped_retry_delay);
 		return NULL;
 	}
 
@@ -867,7 +945,7 @@ VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
 		}
 	}
 	WRITE_ONCE(un->next_contig, pfn);
-	WRITE_ONCE(un->contig_after, jiffies + HZ);
+	WRITE_ONCE(un->contig_after, jiffies + 10 * unmapped_retry_delay);
 
 	return NULL;
 }
@@ -907,6 +985,8 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
 	if (!cache_pages(page, order, order, gfp))
 		return NULL;
 	count_vm_event(DIRECT_UNMAPPED_FALLBACK);
+	/* It is split now: whatever else is free there comes next */
+	set_watched(page_node(page), page, true);
 
 	return page;
 }
@@ -1257,10 +1337,6 @@ static void deferred_irq_work_fn(struct irq_work *work)
 	queue_work(system_dfl_wq, &un->deferred_work);
 }
 
-/*
- * memory_failure() cannot take free pages out of the cache. They are not handed
- * on, neither to a user nor, present, to the page allocator.
- */
 static bool chunk_poisoned(const struct page *page, unsigned int order)
 {
 	unsigned int i;
@@ -1272,21 +1348,48 @@ static bool chunk_poisoned(const struct page *page, unsigned int order)
 	return false;
 }
 
+/*
+ * Take a free chunk of a block. memory_failure() cannot take out pages that are
+ * free here, this can: what is bad counts as used, for ever, and is handed on
+ * neither to a user nor to the page allocator. The rest of the chunk goes back,
+ * and NULL is returned.
+ */
+static struct page *node_take_chunk(struct unmapped_node *un,
+				    struct unmapped_block *b,
+				    unsigned int order)
+{
+	unsigned int i, nr_bad = 0, offset = block_take(b, order);
+	struct page *page = pfn_to_page(b->pfn + offset);
+
+	if (unlikely(chunk_poisoned(page, order))) {
+		for (i = 0; i < 1U << order; i++) {
+			if (PageHWPoison(page + i))
+				nr_bad++;
+			else
+				block_put(b, offset + i, 0);
+		}
+		node_account(un, -(int)nr_bad, nr_bad);
+		page = NULL;
+	}
+	node_relink(un, b);
+
+	return page;
+}
+
 /* Allocation */
 
 static struct page *node_take(struct unmapped_node *un, unsigned int order)
 {
 	struct unmapped_block *b;
-	struct page *page;
+	struct page *page = NULL;
 
-	do {
+	while (!page) {
 		b = node_find(un, order);
 		if (!b)
 			return NULL;
-		page = pfn_to_page(b->pfn + block_take(b, order));
-		node_relink(un, b);
-		node_account(un, -(1 << order), 1 << order);
-	} while (chunk_poisoned(page, order));
+		page = node_take_chunk(un, b, order);
+	}
+	node_account(un, -(1 << order), 1 << order);
 
 	return page;
 }
@@ -1616,62 +1719,6 @@ static bool heal(unsigned long pfn, unsigned long size, bool force,
 	return true;
 }
 
-static bool is_watched(unsigned long pfn)
-{
-	struct unmapped_block *b;
-
-	guard(rcu)();
-	b = xa_load(&unmapped_blocks, block_key(pfn));
-
-	return b && !list_empty_careful(&b->watch);
-}
-
-static void __unwatch(struct unmapped_block *b)
-{
-	list_del_init(&b->watch);
-	if (!b->nr_owned)
-		node_forget(b);
-}
-
-static void unwatch_all(struct unmapped_node *un)
-{
-	struct unmapped_block *b;
-
-	do {
-		scoped_guard(spinlock_irqsave, &un->lock) {
-			b = list_first_entry_or_null(&un->watched,
-						     struct unmapped_block, watch);
-			if (b)
-				__unwatch(b);
-		}
-		cond_resched();
-	} while (b);
-}
-
-/* Have pages that are freed in a split block collected, or have them no more */
-static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
-{
-	unsigned long pfn = page_to_pfn(page);
-	struct unmapped_block *b, *new = NULL;
-
-	if (watch == is_watched(pfn))
-		return;
-
-	if (watch && get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
-	    page_zonenum(page) <= ZONE_NORMAL)
-		new = unmapped_new_block(pfn, 0, GFP_KERNEL | __GFP_NOWARN);
-
-	scoped_guard(spinlock_irqsave, &un->lock) {
-		b = node_block(un, page, new);
-		if (b && !watch)
-			__unwatch(b);
-		else if (b && b->split && list_empty(&b->watch))
-			list_add(&b->watch, &un->watched);
-	}
-	if (b != new)
-		kfree(new);
-}
-
 static void heal_range(struct unmapped_node *un, unsigned long start,
 		       unsigned long end, bool force, unsigned long *wait)
 {
@@ -1776,20 +1823,19 @@ static struct unmapped_block *node_find_unused(struct unmapped_node *un,
 static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 				unsigned long before, unsigned int *order)
 {
-	struct page *page;
+	struct page *page = NULL;
 	struct unmapped_block *b;
-	unsigned int offset;
 
-	b = node_find_unused(un, fill, before);
-	if (!b)
-		return NULL;
+	while (!page) {
+		b = node_find_unused(un, fill, before);
+		if (!b)
+			return NULL;
+		*order = b->top;
+		page = node_take_chunk(un, b, *order);
+	}
 
-	*order = b->top;
-	offset = block_take(b, *order);
-	page = pfn_to_page(b->pfn + offset);
-	bitmap_clear(b->owned, offset, 1U << *order);
+	bitmap_clear(b->owned, page_to_pfn(page) % BLOCK_PAGES, 1U << *order);
 	b->nr_owned -= 1U << *order;
-	node_relink(un, b);
 	node_account(un, -(1 << *order), 0);
 	if (!b->nr_owned && list_empty(&b->watch))
 		node_forget(b);
@@ -1809,9 +1855,8 @@ static unsigned int return_one(struct unmapped_node *un, unsigned int fill,
 	if (!page)
 		return 0;
 
-	/* Better lose the pages than hand them on absent, or broken */
-	if (chunk_poisoned(page, order) ||
-	    WARN_ON_ONCE(make_present(page, order)))
+	/* Better lose the pages than hand them on absent */
+	if (WARN_ON_ONCE(make_present(page, order)))
 		return 1U << order;
 
 	trace_unmapped_alloc_return(page_to_pfn(page), order, un->nid);
@@ -1855,13 +1900,13 @@ static void return_work_fn(struct work_struct *work)
 	       return_one(un, FILL_IDLE, before))
 		cond_resched();
 	return_unused(un, FILL_SPLIT, before);
-	if (READ_ONCE(un->collecting) && !node_in_demand(un)) {
+	if (node_watches(un) && !node_in_demand(un)) {
 		return_collected(un);
 		unwatch_all(un);
 	}
 
 	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
-	    READ_ONCE(un->orders[FILL_SPLIT]) || READ_ONCE(un->collecting))
+	    READ_ONCE(un->orders[FILL_SPLIT]) || node_watches(un))
 		queue_delayed_work(system_freezable_wq, &un->return_work, unmapped_idle_delay);
 }
 

@@ -55,7 +55,9 @@ ready() {
 	ready_end=$(($(uptime) + $1))
 	for name in $names; do
 		until grep -q ready "/tmp/$name"; do
-			[ ! -s "/tmp/$name" ] && [ "$(uptime)" -lt $ready_end ] || return 1
+			# What it says may have come since
+			[ ! -s "/tmp/$name" ] || grep -q ready "/tmp/$name" || return 1
+			[ "$(uptime)" -lt $ready_end ] || return 1
 			sleep 0.2
 		done
 	done

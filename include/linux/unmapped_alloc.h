@@ -70,6 +70,7 @@ unsigned long unmapped_collect_free(int nid, unsigned int order);
 #ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST
 extern unsigned long unmapped_idle_delay;
 extern unsigned long unmapped_heal_delay;
+extern unsigned long unmapped_retry_delay;
 int unmapped_alloc_check(int nid);
 void unmapped_alloc_flush_deferred(int nid);
 void unmapped_alloc_flush_heal(void);

@@ -2459,6 +2459,40 @@ static void blocks_are_near_each_other(struct kunit *test)
 				gigabyte_of(page));
 }
 
+/* Bad memory: what memory_failure() finds in the cache is not handed out again */
+static void poisoned_pages_are_kept_out(struct kunit *test)
+{
+#ifdef CONFIG_MEMORY_FAILURE
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	struct page *bad = page + 77;
+	unsigned int i;
+
+	give(ut, page);
+	SetPageHWPoison(bad);
+
+	/* Neither to the page allocator, nor to a user: and only this one */
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES - 1);
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 1);
+	KUNIT_EXPECT_FALSE(test, page_present(bad));
+	for (i = 1; i < BLOCK_PAGES; i++) {
+		struct page *p = take(ut, GFP_KERNEL, 0);
+
+		KUNIT_EXPECT_TRUE(test, p >= page && p < page + BLOCK_PAGES);
+		KUNIT_EXPECT_PTR_NE(test, p, bad);
+	}
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+
+	ClearPageHWPoison(bad);
+	set_page_count(bad, 1);
+	hold(ut, bad, 0);
+#else
+	kunit_skip(test, "CONFIG_MEMORY_FAILURE is not set");
+#endif
+}
+
 static void counters_add_up(struct kunit *test)
 {
 	unsigned int order = *(unsigned int *)test->param_value;
@@ -3830,6 +3864,7 @@ static void unmapped_test_end(void *data)
 		unmapped_alloc_drain(nid);
 	unmapped_idle_delay = HZ;
 	unmapped_heal_delay = HZ;
+	unmapped_retry_delay = HZ / 10;
 
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
@@ -3856,6 +3891,7 @@ static int unmapped_test_init(struct kunit *test)
 	/* However slow the machine, the worker returns nothing meanwhile */
 	unmapped_idle_delay = 3600 * HZ;
 	unmapped_heal_delay = 3600 * HZ;
+	unmapped_retry_delay = 0;
 	unmapped_alloc_drain(ut->nid);
 	unmapped_alloc_reset();
 	ut->used = node_stat(ut->nid, NR_DIRECT_UNMAPPED_USED);
@@ -3916,6 +3952,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(collect_what_is_free),
 	KUNIT_CASE(refill_by_migration),
 	KUNIT_CASE(blocks_are_near_each_other),
+	KUNIT_CASE(poisoned_pages_are_kept_out),
 	KUNIT_CASE_PARAM(counters_add_up, order_gen_params),
 	KUNIT_CASE(account_charges_what_is_used),
 	KUNIT_CASE(account_keeps_limits),
