@@ -54,16 +54,19 @@ start() {
 ready() {
 	ready_end=$(($(uptime) + $1))
 	for name in $names; do
-		until grep -q ready "/tmp/$name"; do
-			# What it says may have come since
-			[ ! -s "/tmp/$name" ] || grep -q ready "/tmp/$name" || return 1
-			[ "$(uptime)" -lt $ready_end ] || return 1
+		# Looked at once: it may be written between two looks
+		while said=$(cat "/tmp/$name") && [ "$said" != ready ]; do
+			[ -z "$said" ] && [ "$(uptime)" -lt $ready_end ] || return 1
 			sleep 0.2
 		done
 	done
 }
 
-why_not_ready() { for name in $names; do echo "$name: $(head -n 1 "/tmp/$name")"; done | grep -v ready | head -n 1; }
+why_not_ready() {
+	for name in $names; do
+		echo "$name: $(grep . "/tmp/$name" || echo "not in time")"
+	done | grep -v ': ready$' | head -n 1
+}
 
 stop() {
 	# shellcheck disable=SC2086 # a list
@@ -129,11 +132,11 @@ requests() {
 	case="$arg $1 $2"
 	step "requests $case"
 	start movable movable "$arg"
-	ready 60 || { not_ok "movable memory" "$(why_not_ready)"; return; }
-	# Whatever is freed meanwhile may make a block
-	for i in 1 2 3 4 5; do
-		give fill 8
-		[ "$(free_blocks)" != 0 ] || break
+	ready 240 || { not_ok "movable memory" "$(why_not_ready)"; return 1; }
+	# What is compacted or freed in the background may make a block: take that as well, until it has come to rest
+	fill_end=$(($(uptime) + 20))
+	while give fill 8; [ "$(free_blocks)" != 0 ] && [ "$(uptime)" -lt $fill_end ]; do
+		sleep 1
 	done
 	cached=$(sed -n 's/^nr_direct_unmapped_free //p' /proc/vmstat)
 	echo "state $case $(meminfo_mib MemFree) $(meminfo_mib AnonPages) $(free_blocks) $cached"
@@ -157,7 +160,7 @@ heal_latency() {
 	for order_and_number in "0 10000" "9 1000"; do
 		for kind in unmapped plain; do
 			# shellcheck disable=SC2086 # two words
-			requests $kind $order_and_number
+			requests $kind $order_and_number || return
 		done
 	done
 	rmmod heal_pages
