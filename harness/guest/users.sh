@@ -25,6 +25,19 @@ map() {
 	sed -n "s/^\(direct_map_.*\) \([0-9]*\)/map $steps-$1 \1 \2/p" /proc/vmstat
 }
 
+splits() { sed -n 's/^direct_map_level2_splits //p' /proc/vmstat; }
+
+# What all this must not do where unmapped_alloc is. On other kernels it does.
+split_nothing() {
+	grep -q '^direct_unmapped_refill ' /proc/vmstat || return
+	now=$(splits)
+	if [ "$now" = "$1" ]; then
+		ok "no large page was split for the $steps"
+	else
+		not_ok "no large page was split for the $steps" "$((now - $1)) were"
+	fi
+}
+
 uptime() {
 	read -r up _ </proc/uptime
 	echo "${up%.*}"
@@ -222,6 +235,7 @@ mkdir -p "/lib/modules/$(uname -r)"
 ln -s /guest/*.ko "/lib/modules/$(uname -r)"
 depmod
 map before
+splits=$(splits)
 case $steps in
 tests)
 	ftrace_startup
@@ -245,6 +259,7 @@ esac
 map gone
 sleep 5
 map later
+split_nothing "$splits"
 # shellcheck source=harness/guest/leaks.sh
 . ./leaks.sh
 exit 0
