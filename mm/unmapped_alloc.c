@@ -1682,10 +1682,11 @@ static bool healed_for_good(void *entry)
 
 static void remember_healed(unsigned long key, unsigned int tries)
 {
-	unsigned long v = jiffies << HEAL_TRIES_BITS |
-			  min(tries, HEAL_TRIES_MAX);
+	unsigned long now = jiffies;
 
-	xa_store(&unmapped_healed, key, xa_mk_value(v & LONG_MAX),
+	now <<= HEAL_TRIES_BITS;
+	now |= min(tries, HEAL_TRIES_MAX);
+	xa_store(&unmapped_healed, key, xa_mk_value(now & LONG_MAX),
 		 GFP_KERNEL | __GFP_NOWARN);
 }
 

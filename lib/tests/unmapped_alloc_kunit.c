@@ -14,14 +14,18 @@
  * frees what it took even if it fails, and all end with the same checks: no
  * page is left behind, and all that is counted twice is equal.
  */
+#include <kunit/platform_device.h>
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <kunit/test-bug.h>
 #include <linux/cgroup.h>
 #include <linux/completion.h>
 #include <linux/cpuset.h>
+#include <linux/dma-mapping.h>
+#include <linux/dmapool.h>
 #include <linux/execmem.h>
 #include <linux/file.h>
+#include <linux/filter.h>
 #include <linux/folio_batch.h>
 #include <linux/hash.h>
 #include <linux/iopoll.h>
@@ -36,6 +40,7 @@
 #include <linux/namei.h>
 #include <linux/page_frag_cache.h>
 #include <linux/percpu.h>
+#include <linux/platform_device.h>
 #include <linux/prandom.h>
 #include <linux/proc_fs.h>
 #include <linux/random.h>
@@ -492,9 +497,9 @@ static void stub_other_sources(struct kunit *test)
 	kunit_activate_static_stub(test, unmapped_collect_free, fail_collect_free);
 }
 
-static void stub_get_pages(struct kunit *test, typeof(&unmapped_get_pages) get_pages)
+static void stub_get_pages(struct kunit *test, typeof(unmapped_get_pages) get_pages)
 {
-	kunit_activate_static_stub(test, unmapped_get_pages, *get_pages);
+	__kunit_activate_static_stub(test, unmapped_get_pages, get_pages);
 	stub_other_sources(test);
 }
 
@@ -2835,11 +2840,14 @@ static void flag_is_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 3), 0);
 	KUNIT_EXPECT_EQ(test, get_zeroed_page(gfp), 0);
 	KUNIT_EXPECT_NULL(test, alloc_pages_exact(3 * PAGE_SIZE, gfp));
-	/* Others warn of flags that these do not know */
-	if (!IS_ENABLED(CONFIG_DEBUG_VM)) {
+	KUNIT_EXPECT_NULL(test, alloc_pages_exact_nid(ut->nid, 3 * PAGE_SIZE, gfp));
+	/* With DEBUG_VM these warn of all flags that they do not know */
+	kunit_warning_suppress(test) {
 		KUNIT_EXPECT_NULL(test, alloc_pages_nolock(__GFP_UNMAPPED, ut->nid, 0));
 		KUNIT_EXPECT_NULL(test, kmalloc_nolock(64, __GFP_NOWARN | __GFP_UNMAPPED,
 						       ut->nid));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test,
+						      IS_ENABLED(CONFIG_DEBUG_VM) ? 2 : 0);
 	}
 	KUNIT_EXPECT_NULL(test, kmalloc(64, gfp));
 	KUNIT_EXPECT_NULL(test, kzalloc(64, gfp));
@@ -2873,6 +2881,154 @@ static void flag_is_refused(struct kunit *test)
 #endif
 	KUNIT_EXPECT_EQ(test, nr_used(ut), 1);
 }
+
+/* Whoever asks for what cannot be learns of it */
+static void flag_is_refused_loudly(struct kunit *test)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_UNMAPPED;
+
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 0), 0);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+		KUNIT_EXPECT_NULL(test, kmalloc(64, gfp));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 2);
+		KUNIT_EXPECT_NULL(test, kmalloc(KMALLOC_MAX_CACHE_SIZE + 1, gfp));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 3);
+		KUNIT_EXPECT_NULL(test, (__force void *)__alloc_percpu_gfp(64, 8, gfp));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 4);
+
+		KUNIT_EXPECT_NULL(test, kmalloc(64, gfp | __GFP_NOWARN));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 4);
+	}
+}
+
+/* Neither new objects nor those that are there already */
+static void flag_is_refused_by_sheaves(struct kunit *test)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_NOWARN | __GFP_UNMAPPED;
+	struct kmem_cache *cache;
+	struct slab_sheaf *sheaf;
+	unsigned int i, size;
+	void *object;
+
+	cache = kmem_cache_create("unmapped_kunit", 64, 0, 0, NULL);
+	KUNIT_ASSERT_NOT_NULL(test, cache);
+	for (i = 1; i < 1000; i *= 4) {
+		sheaf = kmem_cache_prefill_sheaf(cache, GFP_KERNEL, i);
+		KUNIT_ASSERT_NOT_NULL(test, sheaf);
+		KUNIT_EXPECT_NULL(test, kmem_cache_alloc_from_sheaf(cache, gfp, sheaf));
+		object = kmem_cache_alloc_from_sheaf(cache, GFP_KERNEL, sheaf);
+		KUNIT_EXPECT_NOT_NULL(test, object);
+		size = kmem_cache_sheaf_size(sheaf);
+		KUNIT_EXPECT_EQ(test, kmem_cache_refill_sheaf(cache, gfp, &sheaf, size),
+				-ENOMEM);
+		KUNIT_EXPECT_EQ(test, kmem_cache_refill_sheaf(cache, gfp, &sheaf, size + 1),
+				-ENOMEM);
+		if (object)
+			kmem_cache_free(cache, object);
+		/* Back as it is, for the next who asks on this CPU */
+		kmem_cache_return_sheaf(cache, GFP_KERNEL, sheaf);
+		sheaf = kmem_cache_prefill_sheaf(cache, gfp, i);
+		KUNIT_EXPECT_NULL(test, sheaf);
+		if (sheaf)
+			kmem_cache_return_sheaf(cache, GFP_KERNEL, sheaf);
+	}
+	kmem_cache_destroy(cache);
+}
+
+/* A device that reaches all memory: its zone is no reason to refuse */
+static struct device *take_device(struct kunit *test)
+{
+	const struct platform_device_info info = {
+		.name = "unmapped_kunit",
+		.id = PLATFORM_DEVID_NONE,
+		.dma_mask = DMA_BIT_MASK(64),
+	};
+	struct platform_device *pdev;
+
+	pdev = kunit_platform_device_register_full(test, &info);
+	KUNIT_ASSERT_NOT_ERR_OR_NULL(test, pdev);
+
+	return &pdev->dev;
+}
+
+static void flag_is_refused_by_dma(struct kunit *test)
+{
+	const gfp_t gfp = GFP_KERNEL | __GFP_UNMAPPED;
+	struct device *dev = take_device(test);
+	struct dma_pool *pool;
+	struct sg_table *sgt;
+	struct page *page;
+	dma_addr_t addr;
+	void *p;
+
+	p = dma_alloc_coherent(dev, PAGE_SIZE, &addr, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	dma_free_coherent(dev, PAGE_SIZE, p, addr);
+	page = dma_alloc_pages(dev, PAGE_SIZE, &addr, DMA_BIDIRECTIONAL, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	dma_free_pages(dev, PAGE_SIZE, page, addr, DMA_BIDIRECTIONAL);
+	sgt = dma_alloc_noncontiguous(dev, PAGE_SIZE, DMA_BIDIRECTIONAL, GFP_KERNEL, 0);
+	KUNIT_ASSERT_NOT_NULL(test, sgt);
+	dma_free_noncontiguous(dev, PAGE_SIZE, sgt, DMA_BIDIRECTIONAL);
+	pool = dma_pool_create("unmapped_kunit", dev, 64, 64, 0);
+	KUNIT_ASSERT_NOT_NULL(test, pool);
+	p = dma_pool_alloc(pool, GFP_KERNEL, &addr);
+	KUNIT_EXPECT_NOT_NULL(test, p);
+	dma_pool_free(pool, p, addr);
+
+	kunit_warning_suppress(test) {
+		KUNIT_EXPECT_NULL(test, dma_alloc_coherent(dev, PAGE_SIZE, &addr, gfp));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+		KUNIT_EXPECT_NULL(test, dma_alloc_pages(dev, PAGE_SIZE, &addr,
+							DMA_BIDIRECTIONAL, gfp));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 2);
+		KUNIT_EXPECT_NULL(test, dma_alloc_noncontiguous(dev, PAGE_SIZE,
+								DMA_BIDIRECTIONAL, gfp, 0));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 3);
+		/* Even where there are blocks at hand */
+		KUNIT_EXPECT_NULL(test, dma_pool_alloc(pool, gfp, &addr));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 4);
+	}
+	dma_pool_destroy(pool);
+}
+
+#ifdef CONFIG_MEMCG
+/* Whichever function they were asked from, and never beyond a limit */
+static void flag_with_account(struct kunit *test)
+{
+	const gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_NORETRY | __GFP_UNMAPPED;
+	const struct page_interface *interface = test->param_value;
+	struct unmapped_test *ut = test->priv;
+	struct mem_cgroup *memcg, *old;
+	struct page *page, *beyond;
+
+	if (mem_cgroup_disabled() || !cgroup_subsys_on_dfl(memory_cgrp_subsys))
+		kunit_skip(test, "no memory controller in the cgroup2 hierarchy");
+
+	memcg = take_memcg(test);
+	old = set_active_memcg(memcg);
+	page = interface->alloc(gfp, 0, ut->nid);
+	KUNIT_EXPECT_EQ(test, page_counter_set_max(&memcg->memory, BLOCK_PAGES - 1), 0);
+	beyond = interface->alloc(gfp, UNMAPPED_MAX_ORDER, ut->nid);
+	set_active_memcg(old);
+
+	hold_any(ut, page, 0);
+	KUNIT_ASSERT_NOT_NULL(test, page);
+	KUNIT_EXPECT_TRUE(test, is_charged(page, memcg));
+	KUNIT_EXPECT_FALSE(test, page_present(page));
+	give(ut, page);
+	KUNIT_EXPECT_FALSE(test, is_charged(page, memcg));
+	/* Those that know no orders have given a page */
+	hold_any(ut, beyond, 0);
+	KUNIT_EXPECT_EQ(test, !beyond, interface->max_order > 0);
+}
+#else
+static void flag_with_account(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_MEMCG is not set");
+}
+#endif
 
 /* The array has holes to be filled, what is in it already stays */
 static void bulk_fills_holes(struct kunit *test)
@@ -2968,23 +3124,32 @@ static void flag_with_modifier(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, ut->gfp_nid, ut->nid);
 }
 
+static void expect_passed_on(struct unmapped_test *ut,
+			     const struct page_interface *interface, gfp_t passed_on)
+{
+	int nid;
+
+	hold_any(ut, interface->alloc(GFP_KERNEL | __GFP_UNMAPPED, 0, ut->nid), 0);
+	KUNIT_EXPECT_EQ(ut->test, ut->gfp & (__GFP_IO | __GFP_FS), passed_on);
+	give_all(ut);
+	for_each_node_state(nid, N_MEMORY)
+		unmapped_alloc_drain(nid);
+}
+
 static void flag_in_scope(struct kunit *test)
 {
+	const struct page_interface *interface = test->param_value;
 	struct unmapped_test *ut = test->priv;
 	unsigned int scope;
 
 	stub_get_pages(test, record_get_pages);
+	expect_passed_on(ut, interface, __GFP_IO | __GFP_FS);
 	scope = memalloc_nofs_save();
-	hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_UNMAPPED, 0), 0);
+	expect_passed_on(ut, interface, __GFP_IO);
 	memalloc_nofs_restore(scope);
-	KUNIT_EXPECT_EQ(test, ut->gfp & (__GFP_IO | __GFP_FS), __GFP_IO);
-	give_all(ut);
-	unmapped_alloc_drain(ut->nid);
-
 	scope = memalloc_noio_save();
-	hold_any(ut, alloc_pages_node(ut->nid, GFP_KERNEL | __GFP_UNMAPPED, 0), 0);
+	expect_passed_on(ut, interface, 0);
 	memalloc_noio_restore(scope);
-	KUNIT_EXPECT_EQ(test, ut->gfp & (__GFP_IO | __GFP_FS), 0);
 }
 
 static void flag_with_nofail(struct kunit *test)
@@ -3121,14 +3286,16 @@ static void flag_with_strict_policy(struct kunit *test)
 		.nodes = nodemask_of_node(ut->nid),
 		.home_node = NUMA_NO_NODE,
 	}, *old;
-	struct page *page;
+	struct page *page, *of_bulk;
 
 	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other_memory_node(ut));
 	stub_get_pages(test, fail_get_pages);
 	old = set_policy(&pol);
 	page = alloc_pages(GFP_KERNEL | __GFP_UNMAPPED, 0);
+	of_bulk = by_bulk_mempolicy(GFP_KERNEL | __GFP_UNMAPPED, 0, ut->nid);
 	set_policy(old);
 	KUNIT_EXPECT_NULL(test, hold_any(ut, page, 0));
+	KUNIT_EXPECT_NULL(test, hold_any(ut, of_bulk, 0));
 }
 #else
 static const struct policy {
@@ -3156,23 +3323,45 @@ static void flag_with_strict_policy(struct kunit *test)
 KUNIT_ARRAY_PARAM_DESC(policy, policies, desc);
 
 #ifdef CONFIG_CPUSETS
-static void flag_with_cpuset(struct kunit *test)
+/* As if the task were in a cpuset that has that node only */
+static struct page *alloc_in_cpuset(struct unmapped_test *ut, gfp_t gfp, int allowed)
 {
-	struct unmapped_test *ut = test->priv;
+	const struct page_interface *interface = ut->test->param_value;
 	nodemask_t old = current->mems_allowed;
-	int other = other_memory_node(ut);
 	struct page *page;
 
-	take_from(ut, GFP_KERNEL | __GFP_THISNODE, ut->nid);
-	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
 	cpuset_inc();
-	current->mems_allowed = nodemask_of_node(other);
-	page = alloc_pages_node(ut->nid, GFP_USER | __GFP_UNMAPPED, 0);
+	current->mems_allowed = nodemask_of_node(allowed);
+	page = interface->alloc(gfp | __GFP_UNMAPPED, 0, ut->nid);
 	current->mems_allowed = old;
 	cpuset_dec();
-	hold_any(ut, page, 0);
-	KUNIT_ASSERT_NOT_NULL(test, page);
-	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
+
+	return hold_any(ut, page, 0);
+}
+
+/* Cached pages of nodes that are not in the cpuset are not for its tasks */
+static void flag_with_cpuset(struct kunit *test)
+{
+	static const gfp_t gfps[] = { GFP_USER, GFP_KERNEL };
+	struct unmapped_test *ut = test->priv;
+	int other = other_memory_node(ut);
+	struct page *page;
+	unsigned int i;
+
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, other);
+	stub_get_pages(test, fail_get_pages);
+	KUNIT_EXPECT_NULL(test, alloc_in_cpuset(ut, GFP_USER, ut->nid));
+	/* Unless they cannot wait */
+	page = alloc_in_cpuset(ut, GFP_ATOMIC, ut->nid);
+	KUNIT_EXPECT_NOT_NULL(test, page);
+	kunit_deactivate_static_stub(test, unmapped_get_pages);
+
+	take_from(ut, GFP_KERNEL | __GFP_THISNODE, ut->nid);
+	for (i = 0; i < ARRAY_SIZE(gfps); i++) {
+		page = alloc_in_cpuset(ut, gfps[i], other);
+		KUNIT_ASSERT_NOT_NULL(test, page);
+		KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
+	}
 }
 #else
 static void flag_with_cpuset(struct kunit *test)
@@ -3298,6 +3487,25 @@ static void flag_is_closed_to_areas(struct kunit *test)
 	vfree(addr);
 }
 
+/* What a first try with huge pages took in vain is there for the second one */
+static void flag_gives_areas_without_blocks(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+	void *addr;
+
+	/* A whole block is cached, and nearly all of another one */
+	page = take(ut, GFP_KERNEL, UNMAPPED_MAX_ORDER);
+	take(ut, GFP_KERNEL, 0);
+	give(ut, page);
+	stub_get_pages(test, get_dirty_small_pages);
+	kunit_activate_static_stub(test, unmapped_set_valid, record_set_valid);
+	addr = vmalloc_huge(PMD_SIZE + PAGE_SIZE, GFP_KERNEL | __GFP_UNMAPPED);
+	KUNIT_EXPECT_NOT_NULL(test, addr);
+	KUNIT_EXPECT_EQ(test, ut->nr_set_valid, 0);
+	vfree(addr);
+}
+
 static void probe_address_on_this_cpu(void *info)
 {
 	struct probe *probe = info;
@@ -3321,6 +3529,22 @@ static void vfree_leaves_no_translation(struct kunit *test)
 {
 	void *addr = __vmalloc(PAGE_SIZE, GFP_KERNEL | __GFP_UNMAPPED);
 
+	KUNIT_ASSERT_NOT_NULL(test, addr);
+	KUNIT_EXPECT_EQ(test, nr_cpus_that_read(addr), num_online_cpus());
+	vfree(addr);
+	KUNIT_EXPECT_EQ(test, nr_cpus_that_read(addr), 0);
+}
+
+/* The same for an area that others made of absent pages */
+static void vfree_of_pages_leaves_no_translation(struct kunit *test)
+{
+	struct page **pages = kmalloc_array(4, sizeof(*pages), GFP_KERNEL | __GFP_ZERO);
+	void *addr;
+
+	KUNIT_ASSERT_NOT_NULL(test, pages);
+	alloc_pages_bulk(GFP_KERNEL | __GFP_UNMAPPED, 4, pages);
+	KUNIT_ASSERT_NOT_NULL(test, pages[3]);
+	addr = vmap(pages, 4, VM_MAP_PUT_PAGES, PAGE_KERNEL);
 	KUNIT_ASSERT_NOT_NULL(test, addr);
 	KUNIT_EXPECT_EQ(test, nr_cpus_that_read(addr), num_online_cpus());
 	vfree(addr);
@@ -3404,6 +3628,88 @@ static void reset_of_what_was_changed(struct kunit *test)
 		KUNIT_EXPECT_TRUE(test, page_present(before[i].page));
 	}
 }
+
+/* What was changed as a whole is reset as a whole */
+static void reset_of_a_huge_page(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct direct_map map = read_direct_map(ut);
+	struct mapping now;
+	struct page *page;
+	void *addr;
+
+	skip_unless_large_map(test);
+	addr = vmalloc_huge(PMD_SIZE, GFP_KERNEL);
+	KUNIT_ASSERT_NOT_NULL(test, addr);
+	if (!is_vm_area_hugepages(addr)) {
+		vfree(addr);
+		kunit_skip(test, "no huge page is to be had");
+	}
+
+	page = vmalloc_to_page(addr);
+	set_vm_flush_reset_perms(addr);
+	KUNIT_EXPECT_EQ(test, set_memory_ro((unsigned long)addr, BLOCK_PAGES), 0);
+	now = mapping_of(page);
+	KUNIT_EXPECT_FALSE(test, now.flags & _PAGE_RW);
+	vfree(addr);
+	now = mapping_of(page);
+	KUNIT_EXPECT_TRUE(test, now.flags & _PAGE_RW);
+	KUNIT_EXPECT_GE(test, now.level, PG_LEVEL_2M);
+	KUNIT_EXPECT_LE(test, read_direct_map(ut).size_4k, map.size_4k);
+}
+
+/* BPF */
+
+#ifdef CONFIG_BPF
+#ifdef CONFIG_BPF_JIT
+static int set_jit(int value)
+{
+	return xchg(&bpf_jit_enable, value);
+}
+#else
+static int set_jit(int value)
+{
+	return 0;
+}
+#endif
+
+static void bpf_free_action(void *prog)
+{
+	__bpf_prog_free(prog);
+}
+
+/* Programs for the interpreter are made read-only, which splits nothing */
+static void bpf_splits_nothing(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct direct_map map = read_direct_map(ut);
+	struct bpf_prog *prog, *grown = NULL;
+	int jit;
+
+	skip_unless_large_map(test);
+	jit = set_jit(0);
+	prog = bpf_prog_alloc(PAGE_SIZE, 0);
+	if (prog) {
+		KUNIT_EXPECT_EQ(test, nr_present_in_area(prog, 1), 0);
+		grown = bpf_prog_realloc(prog, 3 * PAGE_SIZE, 0);
+	}
+	set_jit(jit);
+	KUNIT_ASSERT_NOT_NULL(test, grown);
+	KUNIT_ASSERT_EQ(test, kunit_add_action_or_reset(test, bpf_free_action, grown), 0);
+	KUNIT_EXPECT_EQ(test, nr_present_in_area(grown, 3), 0);
+	KUNIT_EXPECT_EQ(test, bpf_prog_lock_ro(grown), 0);
+	KUNIT_EXPECT_EQ(test, nr_present_in_area(grown, 3), 0);
+
+	kunit_release_action(test, bpf_free_action, grown);
+	unmapped_alloc_drain(ut->nid);
+	expect_same_map(ut, &map);
+}
+#else
+static void bpf_splits_nothing(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_BPF is not set");
+}
+#endif
 
 /* execmem */
 
@@ -3959,23 +4265,31 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_PARAM(flag_gives_absent_pages, page_interface_gen_params),
 	KUNIT_CASE_PARAM(flag_is_closed, page_interface_gen_params),
 	KUNIT_CASE(flag_is_refused),
+	KUNIT_CASE(flag_is_refused_loudly),
+	KUNIT_CASE(flag_is_refused_by_sheaves),
+	KUNIT_CASE(flag_is_refused_by_dma),
+	KUNIT_CASE_PARAM(flag_with_account, page_interface_gen_params),
 	KUNIT_CASE(bulk_fills_holes),
 	KUNIT_CASE(bulk_without_reclaim),
 	KUNIT_CASE_PARAM(flag_with_modifier, modifier_gen_params),
-	KUNIT_CASE(flag_in_scope),
+	KUNIT_CASE_PARAM(flag_in_scope, page_interface_gen_params),
 	KUNIT_CASE(flag_with_nofail),
 	KUNIT_CASE(flag_with_noretry),
 	KUNIT_CASE(flag_makes_compound_pages),
 	KUNIT_CASE_PARAM(flag_with_policy, policy_gen_params),
 	KUNIT_CASE(flag_with_home_node),
 	KUNIT_CASE(flag_with_strict_policy),
-	KUNIT_CASE(flag_with_cpuset),
+	KUNIT_CASE_PARAM(flag_with_cpuset, page_interface_gen_params),
 	KUNIT_CASE_PARAM(flag_gives_absent_areas, area_interface_gen_params),
 	KUNIT_CASE_PARAM(flag_is_closed_to_areas, area_interface_gen_params),
+	KUNIT_CASE(flag_gives_areas_without_blocks),
 	KUNIT_CASE(vfree_leaves_no_translation),
+	KUNIT_CASE(vfree_of_pages_leaves_no_translation),
 	KUNIT_CASE(vread_reads_absent_areas),
 	KUNIT_CASE(reset_leaves_alone_what_is_default),
 	KUNIT_CASE(reset_of_what_was_changed),
+	KUNIT_CASE(reset_of_a_huge_page),
+	KUNIT_CASE(bpf_splits_nothing),
 	KUNIT_CASE_PARAM(execmem_splits_nothing, execmem_use_gen_params),
 	KUNIT_CASE(execmem_without_blocks),
 	KUNIT_CASE_SLOW(random_operations),
@@ -4018,8 +4332,45 @@ static void r3_closed_when_off(struct kunit *test)
 	__free_page(page);
 }
 
+/* Text is in the direct map then, whose attributes are the default again */
+#ifdef CONFIG_EXECMEM
+static bool is_writable(struct page *page)
+{
+	return mapping_of(page).flags & _PAGE_RW;
+}
+
+static void execmem_is_reset_when_off(struct kunit *test)
+{
+	struct page *page;
+	bool writable;
+	void *p;
+
+	if (unmapped_alloc_enabled())
+		kunit_skip(test, "unmapped_alloc is on");
+
+	/* An area of its own, which is freed when nothing in it is in use */
+	p = execmem_alloc_rw(EXECMEM_MODULE_TEXT, PMD_SIZE);
+	KUNIT_ASSERT_NOT_NULL(test, p);
+	page = vmalloc_to_page(p);
+	KUNIT_EXPECT_TRUE(test, page_present(page));
+	KUNIT_EXPECT_EQ(test, execmem_restore_rox(p, PMD_SIZE), 0);
+	KUNIT_EXPECT_FALSE(test, is_writable(page));
+	execmem_free(p);
+	/* Freed by a worker */
+	KUNIT_EXPECT_EQ(test, read_poll_timeout(is_writable, writable, writable,
+						20 * USEC_PER_MSEC, 10 * USEC_PER_SEC,
+						false, page), 0);
+}
+#else
+static void execmem_is_reset_when_off(struct kunit *test)
+{
+	kunit_skip(test, "CONFIG_EXECMEM is not set");
+}
+#endif
+
 static struct kunit_case unmapped_off_test_cases[] = {
 	KUNIT_CASE(r3_closed_when_off),
+	KUNIT_CASE(execmem_is_reset_when_off),
 	{}
 };
 

@@ -4,7 +4,7 @@
  * taking them out does not split the large pages that the direct map is made
  * of, wherever free memory lies, and that all of it is undone when they are
  * freed. Test also what users see of such pages that are used again: they are
- * zero, and they count.
+ * zero, they count, and they come from the node that was asked for.
  *
  * A kernel with CONFIG_DEBUG_PAGEALLOC or CONFIG_CPA_DEBUG splits the direct
  * map by itself, and cannot be tested.
@@ -26,6 +26,7 @@
 #include <sys/syscall.h>
 #include <sys/types.h>
 #include <sys/wait.h>
+#include <linux/mempolicy.h>
 
 #include "kselftest_harness.h"
 
@@ -562,6 +563,7 @@ TEST_F(accounting, memlock)
 {
 	struct rlimit limit = { 32 * page_size, 32 * page_size };
 	long used = vm_counter("nr_direct_unmapped_used");
+	long splits = nr_splits();
 	size_t first;
 	int i;
 
@@ -581,6 +583,8 @@ TEST_F(accounting, memlock)
 		secret_close(&self->secret);
 	}
 	EXPECT_TRUE(wait_for(vm_counter("nr_direct_unmapped_used") == used));
+	if (!why_no_direct_map())
+		EXPECT_EQ(nr_splits() - splits, 0);
 }
 
 TEST_F(accounting, vmstat)
@@ -628,6 +632,66 @@ TEST_F(accounting, drain)
 
 	drain();
 	EXPECT_LE(vm_counter("nr_direct_unmapped_free"), unused);
+}
+
+FIXTURE(policy) {
+	struct secret	secret;
+};
+
+FIXTURE_SETUP(policy)
+{
+	const char *why = why_no_secret();
+
+	if (why)
+		SKIP(return, "%s", why);
+}
+
+FIXTURE_TEARDOWN(policy)
+{
+}
+
+/* How many pages of a mapping lie on a node, -1 if that cannot be known */
+static long nr_pages_on(const struct secret *s, unsigned long node)
+{
+	char line[1024], key[32], *at;
+	unsigned long addr;
+	long nr = -1;
+	FILE *f;
+
+	f = fopen("/proc/self/numa_maps", "r");
+	if (!f)
+		return -1;
+	snprintf(key, sizeof(key), " N%lu=", node);
+	while (fgets(line, sizeof(line), f)) {
+		addr = strtoul(line, NULL, 16);
+		if (addr != (unsigned long)s->mem)
+			continue;
+		at = strstr(line, key);
+		nr = at ? atol(at + strlen(key)) : 0;
+	}
+	fclose(f);
+
+	return nr;
+}
+
+/* That of the mapping, not of the task, which is on one node all the time */
+TEST_F(policy, of_the_mapping)
+{
+	unsigned long node, mask, nr_nodes = 0;
+
+	for (node = 0; node < 8 * sizeof(mask) - 1; node++) {
+		mask = 1UL << node;
+		ASSERT_EQ(secret_open(&self->secret, SECRET_BYTES), 0);
+		if (!syscall(__NR_mbind, self->secret.mem, SECRET_BYTES, MPOL_BIND,
+			     &mask, 8 * sizeof(mask), 0)) {
+			nr_nodes++;
+			secret_fill(&self->secret);
+			EXPECT_EQ(nr_pages_on(&self->secret, node), SECRET_PAGES);
+		}
+		secret_close(&self->secret);
+	}
+	if (nr_nodes < 2)
+		SKIP(return, "there is one memory node only");
 }
 
 TEST_HARNESS_MAIN
