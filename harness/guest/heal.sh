@@ -146,7 +146,6 @@ requests() {
 	echo "request $case $(cat $module/request)"
 	awk -v prefix="event $case" 'NR == FNR { before[$1] = $2; next }
 		/^direct_/ && $2 != before[$1] { print prefix, $1, $2 - before[$1] }' /tmp/before /tmp/after
-	give request none
 	give fill 0
 	stop
 	settle 3

@@ -7,8 +7,8 @@
  *	which splits the direct map; 0 sets them back and frees them.
  * fill: N takes all free memory but one of N chunks of 16 KiB, so that there
  *	is no free block of 2 MiB; 0 frees all that was taken.
- * request: "plain|unmapped ORDER NUMBER" asks for that many pages and holds
- *	them; "none" frees them. Reads as
+ * request: "plain|unmapped ORDER NUMBER" asks for that many pages, then frees
+ *	them all, or what runs next might wake the OOM killer. Reads as
  *	NUMBER OK P50 P99 MAX P50 P99 MAX, times in ns of those that got memory,
  *	then of those that did not.
  *
@@ -243,8 +243,6 @@ static int fill_set(const char *val, const struct kernel_param *kp)
 #define GFP_UNMAPPED_KERNEL	0
 #endif
 
-static LIST_HEAD(held);
-static unsigned int held_order;
 /* Times of requests that got memory from the start on, of others from the end */
 static u64 sample[MAX_REQUESTS];
 static unsigned int nr_ok, nr_failed;
@@ -252,9 +250,9 @@ static unsigned int nr_ok, nr_failed;
 static void make_requests(gfp_t gfp, unsigned int order, unsigned int nr)
 {
 	struct page *page;
+	LIST_HEAD(held);
 	u64 t;
 
-	held_order = order;
 	nr_ok = 0;
 	nr_failed = 0;
 	while (nr--) {
@@ -269,6 +267,7 @@ static void make_requests(gfp_t gfp, unsigned int order, unsigned int nr)
 		}
 		cond_resched();
 	}
+	free_list_pages(&held, order);
 }
 
 static int request_set(const char *val, const struct kernel_param *kp)
@@ -276,10 +275,6 @@ static int request_set(const char *val, const struct kernel_param *kp)
 	unsigned int order, nr;
 	char kind[16];
 	gfp_t gfp;
-
-	free_list_pages(&held, held_order);
-	if (sysfs_streq(val, "none"))
-		return 0;
 
 	if (sscanf(val, "%15s %u %u", kind, &order, &nr) != 3 ||
 	    order > BLOCK_ORDER || nr > MAX_REQUESTS)
