@@ -96,6 +96,7 @@ VISIBLE_IF_KUNIT unsigned long unmapped_idle_delay = HZ;
 VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 #define HEAL_TRIES_BITS	4
 #define HEAL_TRIES_MAX	12
+#define HEAL_LOCK_TRIES	10
 
 /* How long there is demand after a miss, in unmapped_idle_delay */
 #define DEMAND_DELAYS	10
@@ -109,8 +110,12 @@ VISIBLE_IF_KUNIT unsigned long unmapped_retry_delay = HZ / 10;
 /* What is collected at most, in pages of a node: as many as a refill would take */
 #define COLLECT_MAX	BLOCK_PAGES
 
-/* What is looked for among free pages at once: they are made absent singly */
+/*
+ * What is looked for among free pages at once, as they are made absent singly,
+ * and in how many blocks
+ */
 #define COLLECT_FREE_MAX	64
+#define COLLECT_SCAN		64
 
 /* Blocks that are looked at for a block to be emptied, and that are tried */
 #define CONTIG_SCAN	512
@@ -169,7 +174,10 @@ struct unmapped_block {
  * @next_block: pfn of the block after the one that was taken last
  * @next_contig: pfn of the block from which pages are to be migrated next
  * @contig_after: when it is worth trying, in jiffies
- * @refill_after: when it is worth asking for a block again, in jiffies
+ * @contig_busy: bit 0 is set while somebody does
+ * @refill_after: when it is worth asking for a block again, in jiffies: here,
+ *	and anywhere
+ * @collect_after: when it is worth looking for free pages again, in jiffies
  * @deferred: chunks freed where they could not be wiped, order in page->private
  * @collected: chunks freed in watched blocks, order in page->private
  * @nr_collected: pages in @collected
@@ -194,7 +202,9 @@ struct unmapped_node {
 	unsigned long		next_block;
 	unsigned long		next_contig;
 	unsigned long		contig_after;
-	unsigned long		refill_after;
+	unsigned long		contig_busy;
+	unsigned long		refill_after[2];
+	unsigned long		collect_after;
 
 	struct llist_head	deferred;
 	struct llist_head	collected;
@@ -575,6 +585,12 @@ unmapped_new_block(unsigned long pfn, unsigned int order, gfp_t gfp)
 	return b;
 }
 
+/* Nothing happens if it has become a block meanwhile */
+static void unreserve_block(unsigned long pfn)
+{
+	xa_cmpxchg_irq(&unmapped_blocks, block_key(pfn), XA_ZERO_ENTRY, NULL, 0);
+}
+
 /*
  * The block of a page, with unmapped_node.lock held: @new, unless there is one
  * already. NULL if there must be none.
@@ -631,6 +647,9 @@ static bool attach_pages(struct unmapped_block *new, struct page *page,
 
 	bitmap_set(b->owned, offset, 1U << order);
 	b->nr_owned += 1U << order;
+	/* It may have been watched, and may be mapped by a PMD by now */
+	if (order == UNMAPPED_MAX_ORDER)
+		b->split = false;
 	if (!nr_taken)
 		block_put(b, offset, order);
 	for (nr = nr_taken; nr && nr < 1U << order; nr *= 2)
@@ -692,6 +711,11 @@ static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
 	if (watch && get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
 	    page_zonenum(page) <= ZONE_NORMAL)
 		new = unmapped_new_block(pfn, 0, GFP_KERNEL | __GFP_NOWARN);
+	if (new && xa_reserve_irq(&unmapped_blocks, block_key(pfn),
+				  GFP_KERNEL | __GFP_NOWARN)) {
+		kfree(new);
+		new = NULL;
+	}
 
 	scoped_guard(spinlock_irqsave, &un->lock) {
 		b = node_block(un, page, new);
@@ -700,8 +724,10 @@ static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
 		else if (b && b->split && list_empty(&b->watch))
 			list_add(&b->watch, &un->watched);
 	}
-	if (b != new)
+	if (new && b != new) {
+		unreserve_block(pfn);
 		kfree(new);
+	}
 }
 
 /*
@@ -748,12 +774,22 @@ static bool cache_pages(struct page *page, unsigned int order,
 err_absent:
 	make_present(page, order);
 err_release:
-	xa_cmpxchg_irq(&unmapped_blocks, block_key(pfn), XA_ZERO_ENTRY, NULL, 0);
+	unreserve_block(pfn);
 err_free:
 	kfree(b);
 err_present:
 	release_pages_present(page, order);
 	return false;
+}
+
+/* zone->lock is held. Not what is kept for others, nor the last of the zone. */
+static bool may_take_from(struct page *page, unsigned int order)
+{
+	struct zone *zone = page_zone(page);
+
+	return get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
+	       zone_watermark_ok(zone, 0, low_wmark_pages(zone) + (1UL << order),
+				 ZONE_NORMAL, 0);
 }
 
 /*
@@ -762,14 +798,11 @@ err_present:
  */
 static bool isolate_free_pages(struct page *page, unsigned int order)
 {
-	struct zone *zone = page_zone(page);
-	unsigned long watermark = low_wmark_pages(zone) + (1UL << order);
 	unsigned int o;
 
-	guard(spinlock_irqsave)(&zone->lock);
+	guard(spinlock_irqsave)(&page_zone(page)->lock);
 	if (!PageBuddy(page) || buddy_order(page) < order ||
-	    get_pageblock_migratetype(page) >= MIGRATE_PCPTYPES ||
-	    !zone_watermark_ok(zone, 0, watermark, ZONE_NORMAL, 0))
+	    !may_take_from(page, order))
 		return false;
 
 	o = buddy_order(page);
@@ -791,7 +824,7 @@ static bool isolate_free_pages(struct page *page, unsigned int order)
 static struct page *get_near_block(struct unmapped_node *un, gfp_t gfp)
 {
 	unsigned long pfn = READ_ONCE(un->next_block);
-	unsigned long start = ALIGN_DOWN(pfn, PUD_PAGES);
+	unsigned long start = ALIGN_DOWN(pfn - 1, PUD_PAGES);
 	unsigned long key = block_key(start);
 	unsigned int i;
 
@@ -825,7 +858,9 @@ VISIBLE_IF_KUNIT struct page *unmapped_get_pages(gfp_t gfp, unsigned int order,
 
 	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_pages, gfp, order, nid, nodemask);
 
-	if (order == UNMAPPED_MAX_ORDER && (gfp & __GFP_THISNODE))
+	/* From refill(), for a node that may be used */
+	if (order == UNMAPPED_MAX_ORDER && (gfp & __GFP_THISNODE) &&
+	    (gfp & __GFP_NORETRY))
 		page = get_near_block(unmapped_nodes[nid], gfp);
 	if (!page)
 		page = __alloc_frozen_pages_noprof(gfp, order, nid, nodemask,
@@ -848,12 +883,13 @@ static bool cache_block(struct page *page, unsigned int order, gfp_t gfp)
 static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 			   nodemask_t *nodemask)
 {
-	struct unmapped_node *un = unmapped_nodes[nid];
+	unsigned long *after =
+		&unmapped_nodes[nid]->refill_after[!(gfp & __GFP_THISNODE)];
 	struct page *page;
 
 	/* Compaction is not to run for every page that has to be got elsewhere */
 	if (order < UNMAPPED_MAX_ORDER && !(gfp & __GFP_NORETRY) &&
-	    time_before(jiffies, READ_ONCE(un->refill_after)))
+	    time_before(jiffies, READ_ONCE(*after)))
 		return NULL;
 
 	gfp &= GFP_RECLAIM_MASK | GFP_CONSTRAINT_MASK;
@@ -865,7 +901,7 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid, nodemask);
 	if (!page || !cache_block(page, order, gfp)) {
 		count_vm_event(DIRECT_UNMAPPED_REFILL_FAIL);
-		WRITE_ONCE(un->refill_after, jiffies + unmapped_retry_delay);
+		WRITE_ONCE(*after, jiffies + unmapped_retry_delay);
 		return NULL;
 	}
 
@@ -890,10 +926,14 @@ static bool block_is_movable(struct unmapped_node *un, unsigned long pfn)
 
 	/* Ours, or a large page that would take another one: both look movable */
 	if (get_pfnblock_bit(page, pfn, PB_unmapped) ||
-	    (PageHead(page) && compound_order(page) >= UNMAPPED_MAX_ORDER))
+	    (PageCompound(page) &&
+	     compound_order(compound_head(page)) >= UNMAPPED_MAX_ORDER))
 		return false;
 
 	guard(spinlock_irqsave)(&zone->lock);
+	/* Free blocks look movable, too: leave the reserves alone */
+	if (!may_take_from(page, UNMAPPED_MAX_ORDER))
+		return false;
 	for (i = 0; i < BLOCK_PAGES; i += step) {
 		struct page *p = page + i;
 
@@ -913,7 +953,9 @@ static bool block_is_movable(struct unmapped_node *un, unsigned long pfn)
  * request that has a fallback: it moves pages from one end of the zone to the
  * other for a while. Here all of memory gets its turn, CONTIG_SCAN blocks at a
  * time. Migration takes milliseconds, so nobody tries many blocks, nor soon
- * again after it was in vain.
+ * again after it was in vain, nor while somebody else does. It must not wait for
+ * a folio that is locked or under writeback: that may be for ever, if a daemon
+ * in user space has to end it, and perhaps waits for us.
  */
 VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
 {
@@ -922,11 +964,13 @@ VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
 	unsigned long end = ALIGN_DOWN(node_end_pfn(nid), BLOCK_PAGES);
 	unsigned int scan = CONTIG_SCAN, tries = CONTIG_TRIES;
 	unsigned long pfn = READ_ONCE(un->next_contig);
+	struct page *page = NULL;
 
 	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_contig, gfp, nid);
 
 	if ((gfp & GFP_KERNEL) != GFP_KERNEL ||
-	    time_before(jiffies, READ_ONCE(un->contig_after)))
+	    time_before(jiffies, READ_ONCE(un->contig_after)) ||
+	    test_and_set_bit_lock(0, &un->contig_busy))
 		return NULL;
 
 	for (; scan && tries; scan--, pfn += BLOCK_PAGES) {
@@ -938,16 +982,18 @@ VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
 
 		tries--;
 		if (!alloc_contig_frozen_range(pfn, pfn + BLOCK_PAGES,
-					       ACR_FLAGS_NONE, GFP_KERNEL |
+					       ACR_FLAGS_ASYNC, GFP_KERNEL |
 					       __GFP_COMP | __GFP_NOWARN)) {
-			WRITE_ONCE(un->next_contig, pfn + BLOCK_PAGES);
-			return pfn_to_page(pfn);
+			page = pfn_to_page(pfn);
+			break;
 		}
 	}
+	if (!page)
+		WRITE_ONCE(un->contig_after, jiffies + 10 * unmapped_retry_delay);
 	WRITE_ONCE(un->next_contig, pfn);
-	WRITE_ONCE(un->contig_after, jiffies + 10 * unmapped_retry_delay);
+	clear_bit_unlock(0, &un->contig_busy);
 
-	return NULL;
+	return page;
 }
 
 #else
@@ -987,6 +1033,7 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
 	count_vm_event(DIRECT_UNMAPPED_FALLBACK);
 	/* It is split now: whatever else is free there comes next */
 	set_watched(page_node(page), page, true);
+	WRITE_ONCE(page_node(page)->collect_after, jiffies);
 
 	return page;
 }
@@ -1034,6 +1081,8 @@ bool unmapped_collect(struct page *page, unsigned int order)
 		return false;
 	if (order == UNMAPPED_MAX_ORDER)
 		return false;
+	if (atomic_long_read(&un->nr_collected) + nr > COLLECT_MAX)
+		return false;
 	if (atomic_long_add_return(nr, &un->nr_collected) > COLLECT_MAX) {
 		atomic_long_sub(nr, &un->nr_collected);
 		return false;
@@ -1078,22 +1127,28 @@ static unsigned long return_collected(struct unmapped_node *un)
 
 /*
  * Take a list of chunks into the cache, with one flush for all of them. Flushes
- * TLBs: may sleep. Page tables are not needed, unless a block was collapsed
- * meanwhile.
+ * TLBs: may sleep.
  */
-static unsigned long cache_list(struct llist_node *list,
+static unsigned long cache_list(struct llist_node *list, gfp_t gfp,
 				enum vm_event_item event)
 {
 	unsigned long start = ULONG_MAX, end = 0, nr = 0;
 	LLIST_HEAD(absent);
 	struct page *page, *next;
-	unsigned int order;
+	unsigned int order, scope;
 
+	/* For page tables, if a block is collapsed just now: see cache_pages() */
+	scope = memalloc_apply_gfp_scope(gfp & GFP_RECLAIM_MASK & ~__GFP_NORETRY);
 	llist_for_each_entry_safe(page, next, list, pcp_llist) {
 		unsigned long addr = (unsigned long)page_address(page);
 
 		order = page_private(page);
 		zero_pages(page, order);
+		/* Not what would split the block again */
+		if (!is_watched(page_to_pfn(page))) {
+			release_pages_present(page, unlist_chunk(page));
+			continue;
+		}
 		if (unmapped_set_valid(page, 1U << order, false)) {
 			unmapped_set_valid(page, 1U << order, true);
 			release_pages_present(page, unlist_chunk(page));
@@ -1104,6 +1159,7 @@ static unsigned long cache_list(struct llist_node *list,
 		llist_add(&page->pcp_llist, &absent);
 		cond_resched();
 	}
+	memalloc_restore_scope(scope);
 	if (llist_empty(&absent))
 		return 0;
 
@@ -1125,7 +1181,7 @@ static unsigned long cache_list(struct llist_node *list,
 	return nr;
 }
 
-/* The watched block that was longest not looked at, or 0 */
+/* The watched block that was longest not looked at, or ULONG_MAX */
 static unsigned long next_watched(struct unmapped_node *un)
 {
 	struct unmapped_block *b;
@@ -1133,7 +1189,7 @@ static unsigned long next_watched(struct unmapped_node *un)
 	guard(spinlock_irqsave)(&un->lock);
 	b = list_first_entry_or_null(&un->watched, struct unmapped_block, watch);
 	if (!b)
-		return 0;
+		return ULONG_MAX;
 	list_move_tail(&b->watch, &un->watched);
 
 	return b->pfn;
@@ -1144,14 +1200,20 @@ static unsigned long find_free_chunks(unsigned long pfn, unsigned int order,
 {
 	unsigned long end = pfn + BLOCK_PAGES, nr = 0;
 
+	if (!pfn_to_online_page(pfn))
+		return 0;
+
 	while (pfn < end) {
 		struct page *page = pfn_to_page(pfn);
 		unsigned int o = order;
 
-		/* A look without zone->lock first: the order may be anything */
+		/*
+		 * A look without zone->lock first: the order may be anything.
+		 * For half a block __isolate_free_page() changes its type.
+		 */
 		if (PageBuddy(page))
 			o = clamp(buddy_order_unsafe(page), order,
-				  UNMAPPED_MAX_ORDER - 1);
+				  max(order, UNMAPPED_MAX_ORDER - 2U));
 		if (PageBuddy(page) && isolate_free_pages(page, o)) {
 			list_chunk(page, o, list);
 			nr += 1UL << o;
@@ -1164,29 +1226,34 @@ static unsigned long find_free_chunks(unsigned long pfn, unsigned int order,
 
 /*
  * Look for free pages in watched blocks. Returns when there are as many as a
- * caller will soon need, or when all blocks had their turn.
+ * caller will soon need, or when enough blocks had their turn.
  */
-VISIBLE_IF_KUNIT unsigned long unmapped_collect_free(int nid, unsigned int order)
+VISIBLE_IF_KUNIT unsigned long unmapped_collect_free(gfp_t gfp,
+						     unsigned int order, int nid)
 {
 	struct unmapped_node *un = unmapped_nodes[nid];
-	unsigned long nr = 0, first = 0, pfn;
+	unsigned int scan = COLLECT_SCAN;
+	unsigned long nr = 0, pfn;
 	LLIST_HEAD(list);
 
-	KUNIT_STATIC_STUB_REDIRECT(unmapped_collect_free, nid, order);
+	KUNIT_STATIC_STUB_REDIRECT(unmapped_collect_free, gfp, order, nid);
 
-	if (order == UNMAPPED_MAX_ORDER)
+	if (order == UNMAPPED_MAX_ORDER ||
+	    time_before(jiffies, READ_ONCE(un->collect_after)))
 		return 0;
 
-	while (nr < COLLECT_FREE_MAX) {
+	while (nr < COLLECT_FREE_MAX && scan--) {
 		pfn = next_watched(un);
-		if (!pfn || pfn == first)
+		if (pfn == ULONG_MAX)
 			break;
-		first = first ?: pfn;
 		nr += find_free_chunks(pfn, order, &list);
 		cond_resched();
 	}
+	/* A fallback adds a block that is worth a look, and ends the wait */
+	if (!nr)
+		WRITE_ONCE(un->collect_after, jiffies + unmapped_retry_delay);
 
-	return cache_list(llist_del_all(&list), DIRECT_UNMAPPED_COLLECT_FREE);
+	return cache_list(llist_del_all(&list), gfp, DIRECT_UNMAPPED_COLLECT_FREE);
 }
 
 /* Wiping and merging */
@@ -1485,7 +1552,7 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 		unmapped_alloc_heal_later();
 
 	if (allowed && !llist_empty(&un->collected)) {
-		cache_list(take_collected(un), DIRECT_UNMAPPED_COLLECT);
+		cache_list(take_collected(un), gfp, DIRECT_UNMAPPED_COLLECT);
 		page = take_cached(nid, order);
 		if (page)
 			return page;
@@ -1502,7 +1569,7 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 
 	if (allowed)
 		page = refill_contig(gfp, order, nid);
-	if (!page && allowed && unmapped_collect_free(nid, order))
+	if (!page && allowed && unmapped_collect_free(gfp, order, nid))
 		page = take_cached(nid, order);
 	/* The page allocator may let it out of its cpuset, in the end */
 	if (!page)
@@ -1701,7 +1768,8 @@ static bool heal(unsigned long pfn, unsigned long size, bool force,
 {
 	unsigned long key = pfn + (size == PUD_SIZE);
 	void *entry = xa_load(&unmapped_healed, key);
-	unsigned int tries = 0;
+	unsigned int i, tries = 0;
+	int ret;
 
 	if (entry && !healed_for_good(entry)) {
 		if (!force && healed_age(entry) < healed_delay(entry)) {
@@ -1711,7 +1779,16 @@ static bool heal(unsigned long pfn, unsigned long size, bool force,
 		tries = healed_tries(entry) + 1;
 	}
 
-	if (!set_direct_map_collapse(pfn_to_page(pfn), size))
+	/* -EAGAIN is for the lock of the page tables, held by somebody else */
+	for (i = 0; i < HEAL_LOCK_TRIES; i++) {
+		ret = set_direct_map_collapse(pfn_to_page(pfn), size);
+		if (ret != -EAGAIN)
+			break;
+		fsleep(USEC_PER_MSEC);
+	}
+	if (ret == -EAGAIN)
+		*wait = min(*wait, unmapped_heal_delay);
+	if (ret <= 0)
 		return false;
 
 	trace_unmapped_alloc_collapse(pfn, get_order(size), pfn_to_nid(pfn));
@@ -1747,20 +1824,21 @@ static unsigned long heal_node(struct unmapped_node *un, bool force)
 	unsigned long end = node_end_pfn(un->nid);
 	unsigned long next, wait = MAX_JIFFY_OFFSET;
 
-	/* The worker ends it */
-	if (node_in_demand(un)) {
-		WRITE_ONCE(un->collecting, true);
-		queue_delayed_work(system_freezable_wq, &un->return_work,
-				   unmapped_idle_delay);
-	}
 	for (; pfn < end; pfn = next) {
 		next = min(ALIGN(pfn + 1, PUD_PAGES), end);
 		/* Keeps the page tables of this memory from being removed */
 		get_online_mems();
+		if (!force && node_in_demand(un))
+			WRITE_ONCE(un->collecting, true);
 		heal_range(un, pfn, next, force, &wait);
 		put_online_mems();
 		cond_resched();
 	}
+
+	/* That ends it when there is no more demand */
+	if (node_watches(un))
+		queue_delayed_work(system_freezable_wq, &un->return_work,
+				   unmapped_idle_delay);
 
 	return wait;
 }
@@ -1838,8 +1916,11 @@ static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 	bitmap_clear(b->owned, page_to_pfn(page) % BLOCK_PAGES, 1U << *order);
 	b->nr_owned -= 1U << *order;
 	node_account(un, -(1 << *order), 0);
-	if (!b->nr_owned && list_empty(&b->watch))
-		node_forget(b);
+	if (!b->nr_owned) {
+		b->split = true;
+		if (list_empty(&b->watch))
+			node_forget(b);
+	}
 
 	return page;
 }
@@ -1902,6 +1983,9 @@ static void return_work_fn(struct work_struct *work)
 		cond_resched();
 	return_unused(un, FILL_SPLIT, before);
 	if (node_watches(un) && !node_in_demand(un)) {
+		/* Those who saw it set are done after that */
+		WRITE_ONCE(un->collecting, false);
+		synchronize_rcu();
 		return_collected(un);
 		unwatch_all(un);
 	}

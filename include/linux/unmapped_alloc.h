@@ -64,7 +64,7 @@ struct unmapped_block *unmapped_new_block(unsigned long pfn, unsigned int order,
 					  gfp_t gfp);
 int unmapped_set_valid(struct page *page, unsigned int nr, bool valid);
 struct page *unmapped_get_contig(gfp_t gfp, int nid);
-unsigned long unmapped_collect_free(int nid, unsigned int order);
+unsigned long unmapped_collect_free(gfp_t gfp, unsigned int order, int nid);
 #endif
 
 #ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST

@@ -485,7 +485,7 @@ static struct page *fail_get_contig(gfp_t gfp, int nid)
 	return NULL;
 }
 
-static unsigned long fail_collect_free(int nid, unsigned int order)
+static unsigned long fail_collect_free(gfp_t gfp, unsigned int order, int nid)
 {
 	return 0;
 }
@@ -1076,7 +1076,7 @@ static void r4_whole_after_single_pages(struct kunit *test)
 		KUNIT_EXPECT_EQ(test, mapping_of(page + i).flags,
 				mapping_of(page + 4).flags);
 
-	KUNIT_EXPECT_TRUE(test, set_direct_map_collapse(page, PMD_SIZE));
+	KUNIT_EXPECT_EQ(test, set_direct_map_collapse(page, PMD_SIZE), 1);
 	set_direct_map_collapse(page, PUD_SIZE);
 	expect_mapping(test, page, &before);
 	expect_same_map(ut, &map);
