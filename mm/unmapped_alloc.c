@@ -39,6 +39,7 @@
 #include <kunit/visibility.h>
 #include <linux/bitmap.h>
 #include <linux/cpuset.h>
+#include <linux/delay.h>
 #include <linux/fault-inject.h>
 #include <linux/folio_batch.h>
 #include <linux/init.h>

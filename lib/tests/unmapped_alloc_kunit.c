@@ -21,6 +21,7 @@
 #include <linux/cgroup.h>
 #include <linux/completion.h>
 #include <linux/cpuset.h>
+#include <linux/delay.h>
 #include <linux/dma-mapping.h>
 #include <linux/dmapool.h>
 #include <linux/execmem.h>
