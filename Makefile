@@ -1,8 +1,8 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS
+export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS
 
-.PHONY: help demo test bench users heal series tree refresh image image-base
+.PHONY: help demo test bench users heal stress series tree refresh image image-base
 help:
 	@cat $(H)/help.txt
 
@@ -11,6 +11,7 @@ test: ; @$(H)/test
 bench: ; @$(H)/bench/run
 users: ; @$(H)/users
 heal: ; @$(H)/heal
+stress: ; @$(H)/stress
 tree refresh series: ; @$(H)/patchset $@
 image: ; @$(H)/build series
 image-base: ; @$(H)/build base
