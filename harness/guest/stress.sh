@@ -79,10 +79,11 @@ hotplug() {
 	[ $online = $nr ] && verdict=ok || verdict=failed
 	row "$verdict" "plug in memory, 128 MiB each, bring it online" $nr "$online online"
 
+	echo "step offline memory with pages in use"
 	# The cache takes its blocks there: the zone comes first
 	tried=0 refused=0 intact=0 there=0
 	for i in 1 2 3; do
-		hold 300
+		hold 160
 		for block in $(held_blocks); do
 			[ "$block" -ge $first ] || continue
 			there=$((there + 1)) tried=$((tried + 1))
@@ -93,11 +94,12 @@ hotplug() {
 	[ $there -gt 0 ] && [ $tried = $refused ] && [ $intact = 3 ] && [ $slowest -le 20 ] && verdict=ok || verdict=failed
 	row "$verdict" "offline memory with pages in use" $tried "$refused refused, after at most $slowest s; contents kept $intact of 3 times"
 
+	echo "step offline memory with cached blocks"
 	# At once, when the cache has all of it still. Each block may have something of others which cannot move: then it
 	# has to go some other time.
 	tried=0 done=0 slowest=0 cached=0
 	for i in 1 2 3; do
-		hold 300
+		hold 160
 		held=$(held_blocks)
 		intact $user
 		cached=$((cached + $(vmstat nr_direct_unmapped_free)))
@@ -113,6 +115,7 @@ hotplug() {
 	[ $done -ge $((tried / 2)) ] && [ $done -gt 0 ] && [ $cached -gt 0 ] && [ $slowest -le 20 ] && verdict=ok || verdict=failed
 	row "$verdict" "offline memory with cached blocks, online again" $tried "$done went, $cached pages were cached, at most $slowest s each"
 
+	echo "step offline and online while others take and free"
 	stress churn &
 	churn1=$!
 	stress churn &
@@ -135,9 +138,10 @@ hotplug() {
 	row "$verdict" "offline and online while two others take and free" $tried \
 		"$done went, $back came back, at most $slowest s; contents kept by $good of 2"
 
+	echo "step use all memory"
 	# Split and healed, then mapped by PMDs, as it was added; a PUD could not be unmapped in parts
 	before=$(vmstat direct_map_level3_collapses)
-	hold 600
+	hold 400
 	intact $user
 	sleep 4
 	stress anonymous 1500 && verdict=ok || verdict=failed
