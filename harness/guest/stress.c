@@ -448,7 +448,7 @@ static void walk(const char *name, bool cached, size_t pages)
 	if (why)
 		row(false, name, walked, "%s: %ld pages used, %ld before", why, after, used);
 	else
-		row(done && failed, name, walked, "%u of them failed the request; nothing lost, the next one works; %ld splits",
+		row(done && failed, name, walked, "%u requests failed, the others got over it; nothing lost, the next one works; %ld splits",
 		    failed, splits);
 	close(zero);
 }
