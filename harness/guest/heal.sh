@@ -17,10 +17,8 @@ step() { echo "step $*"; }
 ok() { echo "ok $*"; }
 not_ok() { echo "not ok $1: $2"; }
 
-uptime() {
-	read -r up _ </proc/uptime
-	echo "${up%.*}"
-}
+# shellcheck source=harness/guest/time.sh
+. ./time.sh
 
 figures() {
 	echo 1 >/proc/sys/vm/stat_refresh

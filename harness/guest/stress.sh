@@ -6,20 +6,8 @@ memory=/sys/devices/system/memory
 
 row() { echo "row $1|$2|$3|$4"; }
 vmstat() { echo 1 >/proc/sys/vm/stat_refresh; sed -n "s/^$1 //p" /proc/vmstat; }
-uptime() {
-	read -r up _ </proc/uptime
-	echo "${up%.*}"
-}
-
-# within SECONDS COMMAND...: wait until COMMAND is true
-within() {
-	within_end=$(($(uptime) + $1))
-	shift
-	until "$@"; do
-		[ "$(uptime)" -lt $within_end ] || return 1
-		sleep 0.2
-	done
-}
+# shellcheck source=harness/guest/time.sh
+. ./time.sh
 
 # state N STATE: bring memory block N there; sets took
 state() {

@@ -38,20 +38,8 @@ split_nothing() {
 	fi
 }
 
-uptime() {
-	read -r up _ </proc/uptime
-	echo "${up%.*}"
-}
-
-# within SECONDS COMMAND...: wait until COMMAND is true
-within() {
-	within_end=$(($(uptime) + $1))
-	shift
-	until "$@"; do
-		[ "$(uptime)" -lt $within_end ] || return 1
-		sleep 0.2
-	done
-}
+# shellcheck source=harness/guest/time.sh
+. ./time.sh
 
 loaded() { cut -d ' ' -f 1 /proc/modules; }
 
