@@ -1044,11 +1044,12 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
  * order in page->private, and as from free_pages_prepare().
  */
 
-static void list_chunk(struct page *page, unsigned int order,
+/* Returns true if @list was empty */
+static bool list_chunk(struct page *page, unsigned int order,
 		       struct llist_head *list)
 {
 	set_page_private(page, order);
-	llist_add(&page->pcp_llist, list);
+	return llist_add(&page->pcp_llist, list);
 }
 
 static unsigned int unlist_chunk(struct page *page)
@@ -1143,13 +1144,13 @@ static unsigned long cache_list(struct llist_node *list, gfp_t gfp,
 	llist_for_each_entry_safe(page, next, list, pcp_llist) {
 		unsigned long addr = (unsigned long)page_address(page);
 
-		order = page_private(page);
-		zero_pages(page, order);
 		/* Not what would split the block again */
 		if (!is_watched(page_to_pfn(page))) {
 			release_pages_present(page, unlist_chunk(page));
 			continue;
 		}
+		order = page_private(page);
+		zero_pages(page, order);
 		if (unmapped_set_valid(page, 1U << order, false)) {
 			unmapped_set_valid(page, 1U << order, true);
 			release_pages_present(page, unlist_chunk(page));
@@ -1349,8 +1350,7 @@ void unmapped_free(struct page *page, unsigned int order, bool nolock)
 		return;
 	}
 
-	set_page_private(page, order);
-	if (!llist_add(&page->pcp_llist, &un->deferred))
+	if (!list_chunk(page, order, &un->deferred))
 		return;
 	if (nolock)
 		irq_work_queue(&un->deferred_irq_work);
