@@ -44,6 +44,7 @@ settle() {
 start() {
 	start_name=$1
 	shift
+	: >"/tmp/$start_name"	# ready() may look before the program runs
 	./heal "$@" >"/tmp/$start_name" 2>&1 &
 	holders="$holders $!" names="$names $start_name"
 }
