@@ -2332,8 +2332,14 @@ void unmapped_alloc_reset(void)
 	cancel_delayed_work_sync(&heal_work);
 	cancel_delayed_work_sync(&heal_retry_work);
 	for_each_node_state(nid, N_MEMORY) {
-		cancel_delayed_work_sync(&unmapped_nodes[nid]->return_work);
-		WRITE_ONCE(unmapped_nodes[nid]->collecting, false);
+		struct unmapped_node *un = unmapped_nodes[nid];
+
+		cancel_delayed_work_sync(&un->return_work);
+		WRITE_ONCE(un->collecting, false);
+		WRITE_ONCE(un->refill_after[0], jiffies);
+		WRITE_ONCE(un->refill_after[1], jiffies);
+		WRITE_ONCE(un->contig_after, jiffies);
+		WRITE_ONCE(un->collect_after, jiffies);
 	}
 	xa_destroy(&unmapped_healed);
 }

@@ -116,6 +116,8 @@ struct unmapped_test {
 	struct mapping	before[NR_RECORDS];
 	unsigned int	nr_before;
 	unsigned int	nr_set_valid;
+	unsigned int	nr_asked[2];
+	int		other;
 
 	gfp_t		gfp;
 	int		gfp_nid;
@@ -1441,6 +1443,73 @@ static void other_nodes_help_out(struct kunit *test)
 	expect_refused(ut, GFP_KERNEL | __GFP_THISNODE, 0);
 	page = take_from(ut, GFP_KERNEL, ut->nid);
 	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
+}
+
+/* Asked for a block: of the node, and of all nodes */
+static struct page *get_from_others(gfp_t gfp, unsigned int order, int nid,
+				    nodemask_t *nodemask)
+{
+	struct unmapped_test *ut = current_ut();
+	bool anywhere = !(gfp & __GFP_THISNODE);
+	struct page *page;
+
+	if (order < UNMAPPED_MAX_ORDER)
+		return get_dirty_small_pages(gfp, order, nid, nodemask);
+
+	ut->nr_asked[anywhere]++;
+	if (!anywhere || ut->other == NUMA_NO_NODE)
+		return NULL;
+
+	page = alloc_pages_node(ut->other, gfp | __GFP_THISNODE, order);
+	if (page)
+		page_ref_freeze(page, 1);
+
+	return page;
+}
+
+/* After there was no block, nobody asks for one for a while */
+static void refills_are_rationed(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned int i, many = num_node_state(N_ONLINE) > 1;
+
+	unmapped_retry_delay = 3600 * HZ;
+	stub_get_pages(test, get_from_others);
+	for (i = 0; i < 4; i++)
+		take_from(ut, GFP_KERNEL, ut->nid);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[0], 1);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], many);
+
+	/* These have nothing else to fall back on */
+	expect_refused(ut, GFP_KERNEL | __GFP_NORETRY, 0);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[0], 2);
+
+	unmapped_retry_delay = 0;
+	unmapped_alloc_reset();
+	for (i = 0; i < 4; i++)
+		take_from(ut, GFP_KERNEL, ut->nid);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[0], 6);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], 6 * many);
+}
+
+/* Nor does that keep anybody from the blocks of other nodes */
+static void refills_are_rationed_by_source(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+	unsigned int i;
+
+	ut->other = other_memory_node(ut);
+	unmapped_retry_delay = 3600 * HZ;
+	stub_get_pages(test, get_from_others);
+	for (i = 0; i < 3; i++) {
+		page = unmapped_pages_alloc(GFP_KERNEL, UNMAPPED_MAX_ORDER - 1, ut->nid);
+		KUNIT_ASSERT_NOT_NULL(test, page);
+		hold(ut, page, UNMAPPED_MAX_ORDER - 1);
+		KUNIT_EXPECT_EQ(test, page_to_nid(page), ut->other);
+	}
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[0], 1);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], 2);
 }
 
 static void no_node_is_this_one(struct kunit *test)
@@ -4303,6 +4372,7 @@ static int unmapped_test_init(struct kunit *test)
 
 	ut->test = test;
 	ut->nid = numa_mem_id();
+	ut->other = NUMA_NO_NODE;
 	xa_init(&ut->held);
 	test->priv = ut;
 	/* However slow the machine, the worker returns nothing meanwhile */
@@ -4343,6 +4413,8 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_PARAM(order_fills_a_block, order_gen_params),
 	KUNIT_CASE(this_node_is_honoured),
 	KUNIT_CASE(other_nodes_help_out),
+	KUNIT_CASE(refills_are_rationed),
+	KUNIT_CASE(refills_are_rationed_by_source),
 	KUNIT_CASE(no_node_is_this_one),
 	KUNIT_CASE_PARAM(free_comes_back, free_path_gen_params),
 	KUNIT_CASE(free_is_deferred),
