@@ -833,7 +833,7 @@ static struct page *get_near_block(struct unmapped_node *un, gfp_t gfp)
 		     XA_PRESENT))
 		return NULL;
 
-	for (i = 0; i < PTRS_PER_PMD; i++, pfn += BLOCK_PAGES) {
+	for (i = 0; i < PUD_PAGES / BLOCK_PAGES; i++, pfn += BLOCK_PAGES) {
 		struct page *page;
 
 		if (pfn == start + PUD_PAGES)
@@ -888,7 +888,10 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 		&unmapped_nodes[nid]->refill_after[!(gfp & __GFP_THISNODE)];
 	struct page *page;
 
-	/* Compaction is not to run for every page that has to be got elsewhere */
+	/*
+	 * Compaction is not to run for every page that has to be got elsewhere.
+	 * With __GFP_NORETRY, there is no elsewhere.
+	 */
 	if (order < UNMAPPED_MAX_ORDER && !(gfp & __GFP_NORETRY) &&
 	    time_before(jiffies, READ_ONCE(*after)))
 		return NULL;
@@ -1430,6 +1433,7 @@ static struct page *node_take_chunk(struct unmapped_node *un,
 	struct page *page = pfn_to_page(b->pfn + offset);
 
 	if (unlikely(chunk_poisoned(page, order))) {
+		/* The bad page is not free any more, so this ends */
 		for (i = 0; i < 1U << order; i++) {
 			if (PageHWPoison(page + i))
 				nr_bad++;
@@ -1793,6 +1797,7 @@ static bool heal(unsigned long pfn, unsigned long size, bool force,
 		return false;
 
 	trace_unmapped_alloc_collapse(pfn, get_order(size), pfn_to_nid(pfn));
+	/* If there is no memory for that, it is collapsed sooner the next time */
 	remember_healed(key, tries);
 
 	return true;
@@ -1972,7 +1977,8 @@ static void return_work_fn(struct work_struct *work)
 
 	/*
 	 * What looks used may be folios that were freed while other CPUs' LRU
-	 * batches held them, and would do so for ever on idle CPUs.
+	 * batches held them, and would do so for ever on idle CPUs. This leaves
+	 * CPUs alone whose batches are empty.
 	 */
 	if (nr_used && nr_used <= num_online_cpus() * FOLIO_BATCH_SIZE)
 		lru_add_drain_all();
