@@ -164,7 +164,7 @@ quietly() {
 
 case $1 in
 hotplug) hotplug ;;
-poison | faults | abuse) stress "$1" || row failed "$1" 1 "ended with $?" ;;
+poison | faults | abuse | access) stress "$1" || row failed "$1" 1 "ended with $?" ;;
 secrets | pressure) quietly stress "$1" ;;
 *) row failed "$1" 0 "no such part" ;;
 esac

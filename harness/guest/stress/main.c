@@ -21,11 +21,15 @@ int main(int argc, char *argv[])
 		faults();
 	else if (!strcmp(what, "abuse"))
 		abuse();
+	else if (!strcmp(what, "access"))
+		access_all();
 	else if (!strcmp(what, "secrets"))
 		secrets();
+	else if (!strcmp(what, "pressure"))
+		pressure();
 	else if (!strcmp(what, "nothing"))
 		return 0;
 	else
-		errx(1, "usage: stress hold MIB | anonymous MIB | churn | poison | faults | abuse | secrets | nothing");
+		errx(1, "usage: stress hold MIB | anonymous MIB | churn | poison | faults | abuse | access | secrets | pressure | nothing");
 	return 0;
 }

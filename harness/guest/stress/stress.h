@@ -65,4 +65,6 @@ void anonymous(size_t pages);
 void poison(void);
 void faults(void);
 void abuse(void);
+void access_all(void);
 void secrets(void);
+void pressure(void);
