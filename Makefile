@@ -1,6 +1,6 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS
+export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS STRESS_DEBUG SOAK_SECONDS
 
 .PHONY: help demo test bench users heal stress series tree refresh image image-base
 help:

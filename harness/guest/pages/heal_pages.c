@@ -337,7 +337,6 @@ module_init(heal_pages_init);
 static void __exit heal_pages_exit(void)
 {
 	free_buffers();
-	free_list_pages(&held, held_order);
 	free_list_pages(&filled, 0);
 }
 module_exit(heal_pages_exit);

@@ -27,9 +27,11 @@ int main(int argc, char *argv[])
 		secrets();
 	else if (!strcmp(what, "pressure"))
 		pressure();
+	else if (!strcmp(what, "absent"))
+		printf("%ld\n", absent_kib());
 	else if (!strcmp(what, "nothing"))
 		return 0;
 	else
-		errx(1, "usage: stress hold MIB | anonymous MIB | churn | poison | faults | abuse | access | secrets | pressure | nothing");
+		errx(1, "usage: stress hold MIB | anonymous MIB | churn | poison | faults | abuse | access | secrets | pressure | absent | nothing");
 	return 0;
 }

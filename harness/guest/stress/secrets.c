@@ -213,6 +213,8 @@ static void lose_and_exit(enum path p, char *mem)
 		raise(SIGKILL);
 		break;
 	case CORE:
+		/* It says nothing to the kernel that this is to be in the file */
+		madvise(mem, NR_PAGES * PAGE, MADV_DODUMP);
 		abort();
 	default:
 		break;
@@ -353,7 +355,7 @@ void secrets(void)
 	int cpus = sysconf(_SC_NPROCESSORS_ONLN), cpu, p, i, nr = 0, status, bad = 0;
 	bool inject = !access("/proc/self/fail-nth", W_OK), killed, cores;
 	long used = vmstat("nr_direct_unmapped_used"), refills = vmstat("direct_unmapped_refill");
-	long collected = vmstat("direct_unmapped_collect_free"), fallbacks = vmstat("direct_unmapped_fallback");
+	long collected = vmstat("direct_unmapped_collect_free") + vmstat("direct_unmapped_collect"), fallbacks = vmstat("direct_unmapped_fallback");
 	pid_t pid[NR_PATHS][64] = {};
 	unsigned long injected = 0;
 	struct rlimit core = { RLIM_INFINITY, RLIM_INFINITY };
@@ -383,8 +385,8 @@ void secrets(void)
 		}
 	}
 	row(vmstat("nr_direct_unmapped_used") - used >= (nr - 3 * cpus) * NR_PAGES, "processes with secrets, on each CPU", nr,
-	    "%ld pages in use; %ld blocks, %ld free pages and %ld single ones were taken", vmstat("nr_direct_unmapped_used"),
-	    vmstat("direct_unmapped_refill") - refills, vmstat("direct_unmapped_collect_free") - collected,
+	    "%ld pages in use; %ld blocks, %ld pages of split ones and %ld others were taken", vmstat("nr_direct_unmapped_used"),
+	    vmstat("direct_unmapped_refill") - refills, vmstat("direct_unmapped_collect_free") + vmstat("direct_unmapped_collect") - collected,
 	    vmstat("direct_unmapped_fallback") - fallbacks);
 	search_row("secrets in use", false);
 	dev_mem();
@@ -406,9 +408,11 @@ void secrets(void)
 	injected = fault_count() - injected;
 	if (inject)
 		row(injected > 0, "allocations that failed while they were filled", injected, "made to fail");
-	if (cores)
-		row(!stat("/tmp/core", &st) && st.st_size, "a core file is written", 1, "%ld KiB, in memory that is searched, too",
-		    (long)st.st_size / 1024);
+	if (cores && stat("/tmp/core", &st))
+		row(false, "a core file", 1, "there is none");
+	else if (cores)
+		row(st.st_blocks > 0, "a core file is written", 1, "%ld KiB, in memory that is searched, too",
+		    (long)st.st_blocks / 2);
 	take_again();
 	search_row("secrets that are free", true);
 	killed = drained();

@@ -52,6 +52,7 @@ bool memcg_remove(void);
 bool fault_write(const char *dir, const char *file, const char *value);
 unsigned long fault_count(void);
 unsigned long fault_setup(void);
+long absent_kib(void);
 
 /* users.c */
 extern volatile sig_atomic_t asked;

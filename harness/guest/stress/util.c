@@ -293,3 +293,37 @@ unsigned long fault_setup(void)
 	fault_write(fault_dirs[1], "ignore-gfp-highmem", "N");
 	return fault_count();
 }
+
+/*
+ * How much of the direct map is not present, in KiB, by the kernel's dump of its page tables: what is between the first and the
+ * last page that are
+ */
+long absent_kib(void)
+{
+	unsigned long from, to, hole = 0, sum = 0;
+	bool inside = false, seen = false;
+	char line[256];
+	FILE *f = fopen("/sys/kernel/debug/page_tables/kernel", "r");
+
+	if (!f)
+		err(1, "/sys/kernel/debug/page_tables/kernel");
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "---[", 4)) {
+			if (inside)
+				break;
+			inside = strstr(line, "Low Kernel Mapping");
+		} else if (inside && sscanf(line, "0x%lx-0x%lx", &from, &to) == 2) {
+			if (!strstr(line, " RW ") && !strstr(line, " ro ")) {
+				hole += to - from;
+				continue;
+			}
+			sum += seen ? hole : 0;
+			hole = 0;
+			seen = true;
+		}
+	}
+	fclose(f);
+	if (!seen)
+		errx(1, "no direct map in /sys/kernel/debug/page_tables/kernel");
+	return sum / 1024;
+}
