@@ -28,7 +28,7 @@ modules() {
 			[ ! -e "$module.ko" ] || rmmod "$module" || echo "$module does not unload" >>/tmp/soak.wrong
 		done
 		n=$((n + 1))
-		count modules $n
+		count modules "$n"
 	done
 }
 
@@ -38,7 +38,7 @@ vmalloc() {
 	until over; do
 		insmod ./test_vmalloc.ko sequential_test_order=1 test_loop_count=5 run_test_mask=15 2>/dev/null
 		n=$((n + 1))
-		count vmalloc $n
+		count vmalloc "$n"
 		sleep 1
 	done
 }
@@ -46,10 +46,10 @@ vmalloc() {
 write_combining() {
 	n=0
 	until over; do
-		echo 1 2>/dev/null >$wc && n=$((n + 1))
-		count write_combining $n
+		echo 1 2>/dev/null >"$wc" && n=$((n + 1))
+		count write_combining "$n"
 		sleep 1
-		echo 0 >$wc || echo "buffers cannot be made write-back" >>/tmp/soak.wrong
+		echo 0 >"$wc" || echo "buffers cannot be made write-back" >>/tmp/soak.wrong
 		sleep 1
 	done
 }
@@ -60,7 +60,7 @@ cpus() {
 		for cpu in /sys/devices/system/cpu/cpu[1-9]*; do
 			echo 0 2>/dev/null >"$cpu/online" && n=$((n + 1))
 			echo 1 2>/dev/null >"$cpu/online"
-			count cpus $n
+			count cpus "$n"
 			over && break
 		done
 		sleep 1
@@ -76,7 +76,7 @@ hogs() {
 	until over; do
 		stress anonymous $(($(meminfo MemAvailable) / 2048)) || echo "a hog finds other contents, or was killed" >>/tmp/soak.wrong
 		n=$((n + 1))
-		count hogs $n
+		count hogs "$n"
 	done
 }
 
@@ -86,7 +86,7 @@ caches() {
 		echo $((1 + n % 3)) >/proc/sys/vm/drop_caches
 		echo 1 >/proc/sys/vm/compact_memory
 		n=$((n + 1))
-		count caches $n
+		count caches "$n"
 		sleep 1
 	done
 }
@@ -97,8 +97,8 @@ absent() { stress absent; }
 # What makes a difference the first time only: a program and a module, which leave BPF and execmem an empty block
 users bpf 1 >/dev/null
 insmod ./heal_pages.ko || row failed "a module that has pages made write-combining" 1 "it does not load"
-echo 1 >$wc
-echo 0 >$wc
+echo 1 >"$wc"
+echo 0 >"$wc"
 rmmod heal_pages
 echo 3 >/proc/sys/vm/drop_caches
 calm() {
@@ -142,41 +142,41 @@ done
 rmmod heal_pages || echo "heal_pages does not unload" >>/tmp/soak.wrong
 
 [ $good = 2 ] && verdict=ok || verdict=failed
-row $verdict "users of secret memory" 2 "contents kept by $good of 2"
+row "$verdict" "users of secret memory" 2 "contents kept by $good of 2"
 for what in modules vmalloc write_combining cpus hogs caches; do
 	n=$(cat /tmp/soak.$what 2>/dev/null)
 	# One CPU cannot go
 	[ "${n:-0}" -gt 0 ] || [ "$what $(nproc)" = "cpus 1" ] && verdict=ok || verdict=failed
-	row $verdict "$what meanwhile" "${n:-0}" "rounds"
+	row "$verdict" "$what meanwhile" "${n:-0}" "rounds"
 done
 grep -q 'came and went' /tmp/soak.bpf && verdict=ok || verdict=failed
-row $verdict "BPF meanwhile" 1 "$(tail -n 1 /tmp/soak.bpf)"
+row "$verdict" "BPF meanwhile" 1 "$(tail -n 1 /tmp/soak.bpf)"
 if [ -e stress-ng ]; then
 	for what in secretmem memfd vm mmap; do
 		ops=$(sed -n "s/.*\] $what  *\([0-9]*\) .*/\1/p" /tmp/soak.stress-ng | head -n 1)
 		[ "${ops:-0}" -gt 0 ] && verdict=ok || verdict=failed
-		row $verdict "stress-ng --$what meanwhile" "${ops:-0}" "$(grep -m 1 -iE "(fail|error|skip).*$what|$what.*(fail|error|skip)" /tmp/soak.stress-ng || echo operations)"
+		row "$verdict" "stress-ng --$what meanwhile" "${ops:-0}" "$(grep -m 1 -iE "(fail|error|skip).*$what|$what.*(fail|error|skip)" /tmp/soak.stress-ng || echo operations)"
 	done
 fi
 [ ! -s /tmp/soak.wrong ] && verdict=ok || verdict=failed
-row $verdict "all end as they should" 1 "$(wc -l </tmp/soak.wrong) complaints $(head -n 1 /tmp/soak.wrong)"
+row "$verdict" "all end as they should" 1 "$(wc -l </tmp/soak.wrong) complaints $(head -n 1 /tmp/soak.wrong)"
 
 # What was split again and again is put together after as long as it took at most
 calm_start=$(uptime)
 within $((seconds + 60)) calm && verdict=ok || verdict=failed
-row $verdict "the direct map is as at first" 1 "after $(($(uptime) - calm_start)) s: $(map); it was $map_before"
+row "$verdict" "the direct map is as at first" 1 "after $(($(uptime) - calm_start)) s: $(map); it was $map_before"
 splits=$(($(vmstat direct_map_level2_splits) - $(vmstat direct_map_level2_collapses)))
 [ $splits = $splits_before ] && verdict=ok || verdict=failed
-row $verdict "large pages split, less those put together" "$(vmstat direct_map_level2_splits)" "$splits, $splits_before at first"
+row "$verdict" "large pages split, less those put together" "$(vmstat direct_map_level2_splits)" "$splits, $splits_before at first"
 used=$(vmstat nr_direct_unmapped_used) cached=$(vmstat nr_direct_unmapped_free)
 [ "$used" = "$used_before" ] && [ "$cached" = 0 ] && verdict=ok || verdict=failed
-row $verdict "counters are as at first" 1 "$used pages used, $used_before at first; $cached cached"
+row "$verdict" "counters are as at first" 1 "$used pages used, $used_before at first; $cached cached"
 absent=$(absent)
 [ "$absent" = "$absent_before" ] && verdict=ok || verdict=failed
-row $verdict "no page is absent" 1 "$absent KiB of the direct map, $absent_before at first"
+row "$verdict" "no page is absent" 1 "$absent KiB of the direct map, $absent_before at first"
 free=$(meminfo MemFree)
 [ $((free_before - free)) -lt 32768 ] && verdict=ok || verdict=failed
-row $verdict "memory comes back" 1 "$free KiB free, $free_before at first"
+row "$verdict" "memory comes back" 1 "$free KiB free, $free_before at first"
 # shellcheck source=harness/guest/leaks.sh
 . ./leaks.sh
 exit 0

@@ -164,7 +164,13 @@ quietly() {
 
 case $1 in
 hotplug) hotplug ;;
-poison | faults | abuse | access) stress "$1" || row failed "$1" 1 "ended with $?" ;;
+faults)
+	# It splits the direct map, and fills memory so that no block is free
+	insmod ./heal_pages.ko || row failed "heal_pages" 1 "it does not load"
+	stress faults || row failed faults 1 "ended with $?"
+	rmmod heal_pages
+	;;
+poison | abuse | access) stress "$1" || row failed "$1" 1 "ended with $?" ;;
 secrets | pressure) quietly stress "$1" ;;
 *) row failed "$1" 0 "no such part" ;;
 esac

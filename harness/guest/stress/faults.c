@@ -101,26 +101,202 @@ static void walk(const char *name, bool cached, size_t pages)
 	close(zero);
 }
 
-void faults(void)
+/*
+ * Allocations that fail below one function of the kernel, whoever calls it: a user, a worker, or reclaim. What they do meanwhile is
+ * all that there is: blocks are taken and given back, the direct map is split and put together while there is demand, the shrinker
+ * runs.
+ */
+
+#define PARAMETER	"/sys/module/heal_pages/parameters/"
+
+static const struct site {
+	const char *function;
+	bool fails;	/* it allocates with free blocks, so there must be failures */
+	bool fails_fragmented;	/* or without */
+} sites[] = {
+	/* These first: what is split again and again has to wait longer each time */
+	{ "heal", true },
+	{ "set_direct_map_collapse" },
+	{ "secretmem_fault", true },
+	{ "unmapped_alloc_frozen", true },
+	{ "unmapped_get_pages" },
+	{ "unmapped_new_block", true },
+	{ "cache_pages", true },
+	{ "attach_pages" },
+	{ "refill", true },
+	{ "unmapped_get_contig" },
+	{ "unmapped_collect_free" },
+	{ "cache_list" },
+	{ "set_watched", true },
+	{ "heal_node", true },
+	{ "heal_work_fn", true },
+	{ "set_direct_map_valid_noflush", false, true },
+	{ "return_work_fn" },
+	{ "return_one" },
+	{ "return_collected" },
+	{ "shrink_scan" },
+};
+
+#define NR_SITES	(sizeof(sites) / sizeof(*sites))
+
+/* Where a function of the kernel begins and ends, or false if it was inlined */
+static bool find_function(const char *name, unsigned long *start, unsigned long *end)
 {
-	static const char * const dirs[] = { "failslab", "fail_page_alloc" };
-	char path[128];
+	char line[256], word[128];
+	unsigned long addr;
+	int pass;
+	FILE *f;
+
+	*start = 0;
+	*end = -1UL;
+	for (pass = 0; pass < 2; pass++) {
+		f = fopen("/proc/kallsyms", "r");
+		if (!f)
+			err(1, "/proc/kallsyms");
+		while (fgets(line, sizeof(line), f)) {
+			if (sscanf(line, "%lx %*c %127s", &addr, word) != 2)
+				continue;
+			if (!pass && !strcmp(word, name))
+				*start = addr;
+			if (pass && addr > *start && addr < *end)
+				*end = addr;
+		}
+		fclose(f);
+	}
+	return *start;
+}
+
+static const char * const fault_dir[] = { "/sys/kernel/debug/failslab", "/sys/kernel/debug/fail_page_alloc" };
+
+static void set_fault(const char *dir, const char *file, unsigned long value)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "%#lx", value);
+	if (!fault_write(dir, file, text))
+		errx(1, "%s/%s cannot be set", dir, file);
+}
+
+static void all_that_there_is(int zero, bool fragmented)
+{
+	/* More than what is left of the block that the module's text lies in */
+	size_t pages = BLOCK_PAGES + 200;
+	int i;
+
+	write_file("/proc/sys/vm/drop_caches", "2");
+	if (!fragmented)
+		write_file(PARAMETER "wc", "1");
+	for (i = 0; i < 5; i++) {
+		request(zero, pages, 0, NULL);
+		usleep(20000);
+	}
+	if (!fragmented) {
+		/* Blocks are watched meanwhile, then put together: each after a second */
+		for (i = 0; i < 6; i++) {
+			request(zero, 64, 0, NULL);
+			usleep(200000);
+		}
+		write_file(PARAMETER "wc", "0");
+		usleep(1500000);
+	}
+	write_file("/proc/sys/vm/drop_caches", "2");
+}
+
+/* Every allocation, then every third one. @used is how many pages are in use by others. */
+static void fail_below(const struct site *site, bool fragmented, long used)
+{
+	unsigned long start, end, count = 0, before = fault_count();
+	int zero = open("/dev/zero", O_RDONLY);
+	char *keep = secret(1);		/* demand */
+	const char *why = NULL;
+	unsigned int i, interval;
+	char what[128];
+	long after = 0;
+
+	used++;
+	snprintf(what, sizeof(what), "allocations fail below %s()%s", site->function, fragmented ? ", no free blocks" : "");
+	if (!find_function(site->function, &start, &end))
+		why = "the kernel has no such function, or the compiler inlined it";
+	for (interval = 1; interval <= 3 && !why && (interval == 1 || count); interval += 2) {
+		for (i = 0; i < 2; i++) {
+			set_fault(fault_dir[i], "require-start", start);
+			set_fault(fault_dir[i], "require-end", end);
+			set_fault(fault_dir[i], "stacktrace-depth", 32);
+			set_fault(fault_dir[i], "interval", interval);
+			set_fault(fault_dir[i], "probability", 100);
+		}
+		all_that_there_is(zero, fragmented);
+		for (i = 0; i < 2; i++)
+			set_fault(fault_dir[i], "probability", 0);
+		count = fault_count() - before;
+		if ((after = used_pages(used)) != used)
+			why = "a page is lost";
+		else if (!request(zero, BLOCK_PAGES, 0, NULL))
+			why = "the next attempt fails";
+		else if ((after = used_pages(used)) != used)
+			why = "a page of the next attempt is lost";
+	}
+	if (!why && (fragmented ? site->fails_fragmented : site->fails) && !count)
+		why = "nothing was made to fail";
+	row(!why, what, count, "%s; %ld pages used, %ld before", why ?: count ? "nothing lost, the next one works" : "it allocates nothing", after,
+	    used);
+	munmap(keep, PAGE);
+	close(zero);
+}
+
+/* The direct map is whole again, however long that takes: each range that was split again and again waits longer */
+static void whole_again(double seconds, long map_before, long absent_before)
+{
+	double begin = now();
+	long map, absent, cached;
+
+	do {
+		write_file("/proc/sys/vm/drop_caches", "3");
+		usleep(500000);
+		map = meminfo("DirectMap4k");
+		absent = absent_kib();
+		cached = vmstat("nr_direct_unmapped_free");
+	} while ((map != map_before || absent != absent_before || cached >= BLOCK_PAGES) && now() - begin < seconds);
+	/* The module that is loaded has a part of a block */
+	row(map == map_before && absent == absent_before && cached < BLOCK_PAGES, "the direct map afterwards", 1,
+	    "after %.0f s %ld KiB are mapped by small pages, %ld before; %ld absent, %ld before; %ld pages cached", now() - begin, map, map_before,
+	    absent, absent_before, cached);
+}
+
+static void fail_everywhere(void)
+{
+	long map = meminfo("DirectMap4k"), absent = absent_kib(), used;
+	double begin = now();
 	unsigned int i;
 
-	for (i = 0; i < 2; i++) {
-		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/ignore-gfp-wait", dirs[i]);
-		write_file(path, "N");
-		/* Or each one is logged with a stack */
-		snprintf(path, sizeof(path), "/sys/kernel/debug/%s/verbose", dirs[i]);
-		write_file(path, "0");
+	if (access(PARAMETER "wc", W_OK) || access("/sys/kernel/debug/failslab/require-start", W_OK)) {
+		row(false, "allocations fail below each function", 0, "the module heal_pages or the filter for stacks is missing");
+		return;
 	}
-	write_file("/sys/kernel/debug/fail_page_alloc/min-order", "0");
-	write_file("/sys/kernel/debug/fail_page_alloc/ignore-gfp-highmem", "N");
+	used = used_pages(-1);
+	for (i = 0; i < NR_SITES; i++)
+		fail_below(&sites[i], false, used);
+	whole_again(60 + now() - begin, map, absent);
+	begin = now();
+	if (write_file(PARAMETER "fill", "8"))
+		row(false, "memory without a free block", 1, "the module cannot fill it");
+	for (i = 0; i < NR_SITES; i++)
+		fail_below(&sites[i], true, used);
+	write_file(PARAMETER "fill", "0");
+	whole_again(60 + now() - begin, map, absent);
+}
+
+void faults(void)
+{
+	unsigned long before = fault_setup();
+
 	fail_fd = open("/proc/thread-self/fail-nth", O_RDWR);
 	if (fail_fd < 0)
 		err(1, "/proc/thread-self/fail-nth");
 	walk("the Nth allocation fails, no page in the cache", false, 1);
 	walk("the Nth allocation fails, pages in the cache", true, 1);
 	walk("the Nth allocation fails, 2 blocks are needed", false, BLOCK_PAGES + 8);
+	before = fault_count() - before;
+	row(before > 0, "allocations that were made to fail so", before, "counted by the kernel");
+	fail_everywhere();
 }
-
