@@ -154,7 +154,7 @@ quietly() {
 	"$@" || row failed "$1 $2" 1 "ended with $?"
 	dmesg -n 7
 	# The report has a stack of its own
-	complaint=$(dmesg | grep -E 'WARNING:|BUG:|Oops|INFO: (task|possible|rcu)|KASAN:|Bad (page|rss)|corruption|lockup|stall' | head -n 1)
+	complaint=$(dmesg | grep -E 'WARNING:|BUG:|Oops|INFO: (task|possible|rcu)|KASAN:|Bad (page|rss)|list_(add|del) corruption|lockup|stall' | head -n 1)
 	if [ -z "$complaint" ]; then
 		row ok "the kernel log" "$(dmesg | wc -l)" "$(dmesg | grep -c 'Killed process') processes killed for memory, no complaint"
 	else
@@ -169,6 +169,14 @@ faults)
 	insmod ./heal_pages.ko || row failed "heal_pages" 1 "it does not load"
 	stress faults || row failed faults 1 "ended with $?"
 	rmmod heal_pages
+	;;
+brief)
+	# Some of all that, for make test
+	export STRESS_BRIEF=1
+	shift
+	for part in "$@"; do
+		quietly stress "$part"
+	done
 	;;
 poison | abuse | access) stress "$1" || row failed "$1" 1 "ended with $?" ;;
 secrets | pressure) quietly stress "$1" ;;

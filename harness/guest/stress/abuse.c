@@ -7,7 +7,7 @@
 #define NR_USERS	8
 #define LIMIT_PAGES	256
 #define NR_FILES	400
-#define NR_ROUNDS	60
+#define NR_ROUNDS	(brief() ? 20 : 60)
 
 /* Many files with single pages, far from their beginning; some go, some come */
 static void grab(unsigned int user, int report)
@@ -178,7 +178,7 @@ static void in_turns(void)
 }
 
 /* Processes that fork, run a program, end, or are killed while pages come to them */
-#define STORM_SECONDS	10
+#define STORM_SECONDS	(brief() ? 3 : 10)
 
 static void storm_child(unsigned int seed)
 {
@@ -270,10 +270,12 @@ void abuse(void)
 	used = vmstat("nr_direct_unmapped_used");
 	cached = vmstat("nr_direct_unmapped_free");
 	row(!used && !cached, "pages left when they have gone", 1, "%ld used, %ld cached after %u s", used, cached, i);
-	scatter_row("a user who keeps every 2nd page", 2);
-	scatter_row("a user who keeps every 16th page", 16);
 	scatter_row("a user who keeps one page in 512", 512);
-	in_turns();
+	if (!brief()) {
+		scatter_row("a user who keeps every 2nd page", 2);
+		scatter_row("a user who keeps every 16th page", 16);
+		in_turns();
+	}
 	storm();
 	for (i = 0; i < 10 && (vmstat("nr_direct_unmapped_used") || vmstat("nr_direct_unmapped_free")); i++)
 		sleep(1);

@@ -2,7 +2,7 @@
 /* Memory that runs short: who is killed, what comes back, and how soon */
 #include "stress.h"
 
-#define NR_ROUNDS	4
+#define NR_ROUNDS	(brief() ? 2 : 4)
 #define BOUND		120	/* seconds for each step, and none is to come near it */
 #define SLACK_KIB	32768	/* what the kernel itself may keep: page tables, slabs, lists of CPUs */
 
@@ -148,9 +148,10 @@ static void shrink(void)
 	took = now() - start;
 	left = vmstat("nr_direct_unmapped_free");
 	returns = vmstat("direct_unmapped_return") - returns;
-	row(filled(hog, hog_pages) && filled(grow, more) && cached >= (long)cached_pages / 2 && left < cached / 2 && kills == vmstat("oom_kill"),
-	    "a hog takes what the cache has free", more, "pages in %.1f s: %ld pages were cached, %ld are, %ld blocks went back; nobody killed",
-	    took, cached, left, returns);
+	row(filled(hog, hog_pages) && filled(grow, more) && returns >= (long)cached_pages / BLOCK_PAGES / 2 &&
+	    left < (long)cached_pages / 2 && kills == vmstat("oom_kill"),
+	    "a hog takes what the cache has free", more, "pages in %.1f s: %zu pages were freed to the cache, it had %ld of them then, and has %ld; %ld blocks went back",
+	    took, cached_pages, cached, left, returns);
 	munmap(hog, hog_pages * PAGE);
 	munmap(grow, more * PAGE);
 
@@ -258,6 +259,8 @@ void pressure(void)
 	group();
 	shrink();
 	available();
+	if (brief())
+		return;
 	page_cache();
 	machine();
 }

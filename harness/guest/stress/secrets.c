@@ -375,7 +375,7 @@ void secrets(void)
 	/* The one that takes all comes last */
 	for (i = 0; i < NR_PATHS; i++) {
 		p = i < ALL ? i : i < NR_PATHS - 1 ? i + 1 : ALL;
-		for (cpu = 0; cpu < (p == ALL ? 1 : cpus) && p != OOM && (p != INJECTED || inject); cpu++, nr++) {
+		for (cpu = 0; cpu < (p == ALL ? 1 : cpus) && p != OOM && (p != INJECTED || inject) && (p != ALL || !brief()); cpu++, nr++) {
 			enum path said;
 
 			pid[p][cpu] = start(p, cpu);
@@ -414,7 +414,8 @@ void secrets(void)
 		row(st.st_blocks > 0, "a core file is written", 1, "%ld KiB, in memory that is searched, too",
 		    (long)st.st_blocks / 2);
 	take_again();
-	search_row("secrets that are free", true);
+	if (!brief())
+		search_row("secrets that are free", true);
 	killed = drained();
 	row(killed, "drain the cache", 1, "%ld pages used, %ld cached", vmstat("nr_direct_unmapped_used"), vmstat("nr_direct_unmapped_free"));
 	search_row("secrets that are free, given back", true);

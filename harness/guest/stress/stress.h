@@ -29,6 +29,8 @@
 /* util.c */
 __attribute__((format(printf, 4, 5)))
 void row(bool ok, const char *what, unsigned long times, const char *format, ...);
+void skip(const char *what, const char *why);
+bool brief(void);
 __attribute__((format(printf, 2, 3)))
 int write_file(const char *path, const char *format, ...);
 long vmstat(const char *name);

@@ -14,6 +14,19 @@ void row(bool ok, const char *what, unsigned long times, const char *format, ...
 	fflush(stdout);
 }
 
+/* What this kernel cannot do */
+void skip(const char *what, const char *why)
+{
+	printf("row skip|%s|0|%s\n", what, why);
+	fflush(stdout);
+}
+
+/* For make test: the same, but less of it */
+bool brief(void)
+{
+	return getenv("STRESS_BRIEF");
+}
+
 int write_file(const char *path, const char *format, ...)
 {
 	char text[64];
