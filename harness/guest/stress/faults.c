@@ -131,7 +131,7 @@ static const struct site {
 	{ "set_watched", MUST, TRIED },
 	{ "heal_node", MUST, NOT },
 	{ "heal_work_fn", MUST, NOT },
-	{ "set_direct_map_valid_noflush", NOT, MUST },
+	{ "__change_page_attr_set_clr", NOT, MUST },
 	{ "return_work_fn", TRIED, NOT },
 	{ "return_one", TRIED, NOT },
 	{ "return_collected", TRIED, NOT },
