@@ -1,8 +1,8 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS STRESS_DEBUG SOAK_SECONDS
+export O KSRC JOBS ACCEL FORCE OUT ROWS USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS STRESS_DEBUG SOAK_SECONDS GATES SPARSE RECIPIENTS
 
-.PHONY: help demo test bench users heal stress series tree refresh image image-base
+.PHONY: help demo test bench users heal stress check series tree refresh image image-base
 help:
 	@cat $(H)/help.txt
 
@@ -12,6 +12,7 @@ bench: ; @$(H)/bench/run
 users: ; @$(H)/users
 heal: ; @$(H)/heal
 stress: ; @$(H)/stress
+check: ; @$(H)/check
 tree refresh series: ; @$(H)/patchset $@
 image: ; @$(H)/build series
 image-base: ; @$(H)/build base
