@@ -26,12 +26,9 @@ cache_blocks() (
 	hold stress hold "$1" && as_it_was "$holder"
 )
 
-# hibernate MODE: sets error, empty when the kernel is back
+# Sets error unless the kernel comes back
 hibernate() {
-	echo "$1" >/sys/power/disk || { error="no mode $1" && return 1; }
-	if error=$( (echo disk >/sys/power/state) 2>&1); then
-		error=
-	else
+	if ! error=$( (echo disk >/sys/power/state) 2>&1); then
 		error=${error##*: }
 		return 1
 	fi
@@ -76,7 +73,7 @@ idle() {
 	what="hibernate with idle blocks in the cache"
 	cache_blocks 64
 	cached=$(vmstat nr_direct_unmapped_free)
-	if ! hibernate "$1"; then
+	if ! hibernate; then
 		row failed "$what" 1 "refused: $error"
 	elif [ "$cached" = 0 ]; then
 		row failed "$what" 1 "there were none"
@@ -87,29 +84,29 @@ idle() {
 	fi
 }
 
-# in_use MODE WHAT
+# in_use WHAT
 in_use() {
 	if ! users_start; then
-		row failed "$2" 1 "the users did not start"
+		row failed "$1" 1 "the users did not start"
 		return
 	fi
 	cache_blocks 64
 	used=$(vmstat nr_direct_unmapped_used)
 	small=$(direct_map_4k)
-	if ! hibernate "$1"; then
-		row failed "$2" 1 "refused: $error"
+	if ! hibernate; then
+		row failed "$1" 1 "refused: $error"
 	elif ! users_intact; then
-		row failed "$2" 1 "$why"
+		row failed "$1" 1 "$why"
 	elif ! within 30 no_more_split; then
-		row failed "$2" 1 "the direct map had $small kB in 4 KiB pages, and has $(direct_map_4k)"
+		row failed "$1" 1 "the direct map had $small kB in 4 KiB pages, and has $(direct_map_4k)"
 	else
-		row ok "$2" 1 "$used pages in use, their contents kept, no page of the direct map split"
+		row ok "$1" 1 "$used pages in use, their contents kept, no page of the direct map split"
 	fi
 	users_end
 	if same_as_at_boot; then
-		row ok "$2: when they are gone" 1 "the direct map is as at boot"
+		row ok "$1: when they are gone" 1 "the direct map is as at boot"
 	else
-		row failed "$2: when they are gone" 1 "$why"
+		row failed "$1: when they are gone" 1 "$why"
 	fi
 }
 direct_map_4k() { sed -n 's/^DirectMap4k: *\([0-9]*\) kB/\1/p' /proc/meminfo; }
@@ -119,7 +116,7 @@ no_more_split() { [ "$(direct_map_4k)" -le "$small" ]; }
 secret() {
 	what="hibernate while there is secret memory"
 	hold stress hold 16
-	if hibernate "$1"; then
+	if hibernate; then
 		row failed "$what" 1 "not refused"
 	elif ! as_it_was "$holder"; then
 		row failed "$what" 1 "refused, but the contents changed"
@@ -143,13 +140,15 @@ if ! { mkswap /dev/vda >/dev/null && swapon /dev/vda; }; then
 fi
 case $1 in
 test)
-	idle test_resume
-	in_use test_resume "hibernate with pages in use by modules, BPF and vmalloc"
-	secret test_resume ;;
+	echo test_resume >/sys/power/disk
+	idle
+	in_use "hibernate with pages in use by modules, BPF and vmalloc"
+	secret ;;
 off)
 	# This boot ends well when the machine is off
 	echo "HARNESS-EXIT 0"
-	in_use shutdown "switch off with pages in use, resume in another boot" ;;
+	echo shutdown >/sys/power/disk
+	in_use "switch off with pages in use, resume in another boot" ;;
 *) row failed "$1" 0 "no such part" ;;
 esac
 exit 0
