@@ -10,6 +10,7 @@
 #undef main
 
 #include <err.h>
+#include <inttypes.h>
 #include <stdint.h>
 #include <sys/stat.h>
 
@@ -22,7 +23,16 @@
 #define CYCLE_PAGES	512
 #define CYCLE_REPEATS	60
 #define FILL_PAGES	512
-#define NR_TASKS	8
+#define MAX_TASKS	8
+#define FAULT_PAGES	2048
+#define FAULT_ROUNDS	16
+#define NR_WARM_UP	4
+#define FILE_BYTES	(512 * MIB)
+#define NR_READS	10000
+#define READ_BYTES	64
+#define NR_USERS	16
+#define USER_PAGES	(64 * MIB / 4096)
+#define SAMPLE_MS	50
 #define NR_MODULES	32
 #define NR_PROGRAMS	1000
 #define NR_RUN_PROGRAMS	32
@@ -36,6 +46,59 @@ static uint64_t now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &t);
 
 	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+}
+
+#define TRACING "/sys/kernel/tracing/"
+#define MODULE "bench.ko"
+#define MODULE_PARAMETERS "/sys/module/bench/parameters/"
+
+struct image {
+	char	*bytes;
+	size_t	size;
+};
+
+static struct image read_image(const char *path)
+{
+	struct image image;
+	FILE *f = fopen(path, "r");
+
+	if (!f || fseek(f, 0, SEEK_END))
+		err(1, "%s", path);
+	image.size = ftell(f);
+	image.bytes = malloc(image.size);
+	rewind(f);
+	if (!image.bytes || fread(image.bytes, 1, image.size, f) != image.size)
+		errx(1, "cannot read %s", path);
+	fclose(f);
+
+	return image;
+}
+
+static void insert(struct image image, const char *name, const char *params)
+{
+	if (syscall(__NR_init_module, image.bytes, image.size, params))
+		err(1, "loading %s", name);
+}
+
+static void remove_module(const char *name)
+{
+	if (syscall(__NR_delete_module, name, O_NONBLOCK))
+		err(1, "unloading %s", name);
+}
+
+/* What the module measures whenever one of its parameters is read */
+static void module_figures(const char *name, double *value, unsigned int nr)
+{
+	char path[128];
+	unsigned int i;
+	FILE *f;
+
+	snprintf(path, sizeof(path), MODULE_PARAMETERS "%s", name);
+	f = fopen(path, "r");
+	for (i = 0; i < nr; i++)
+		if (!f || fscanf(f, "%lf", &value[i]) != 1)
+			errx(1, "the module has no figure %s", name);
+	fclose(f);
 }
 
 /* The number of instructions, under -icount shift=0 */
@@ -163,9 +226,14 @@ static uint64_t cycle_ns(bool secret)
 }
 
 /* Tasks that wait for a byte, do a cycle of that kind, and send one back */
-static int task_start[NR_TASKS], tasks_done;
+static int task_start[MAX_TASKS], tasks_done;
 
-static void start_tasks(void)
+static unsigned int task_pages(unsigned int nr_tasks)
+{
+	return 2 * FILL_PAGES / nr_tasks;
+}
+
+static void start_tasks(unsigned int nr)
 {
 	int start[2], done[2];
 	unsigned int i;
@@ -173,7 +241,7 @@ static void start_tasks(void)
 
 	if (pipe(done))
 		err(1, "pipe");
-	for (i = 0; i < NR_TASKS; i++) {
+	for (i = 0; i < nr; i++) {
 		if (pipe(start))
 			err(1, "pipe");
 		switch (fork()) {
@@ -182,7 +250,7 @@ static void start_tasks(void)
 		case 0:
 			close(start[1]);
 			while (read(start[0], &secret, 1) == 1) {
-				cycle(secret, FILL_PAGES / 4);
+				cycle(secret, task_pages(nr));
 				if (write(done[1], "", 1) != 1)
 					break;
 			}
@@ -195,30 +263,53 @@ static void start_tasks(void)
 	tasks_done = done[0];
 }
 
-static void stop_tasks(void)
+static void stop_tasks(unsigned int nr)
 {
 	unsigned int i;
 
-	for (i = 0; i < NR_TASKS; i++)
+	for (i = 0; i < nr; i++)
 		close(task_start[i]);
+	close(tasks_done);
 	while (wait(NULL) > 0)
 		;
 }
 
-static uint64_t cycle_8_tasks_ns(bool secret)
+static uint64_t tasks_ns(unsigned int nr, bool secret)
 {
 	uint64_t t = now_ns();
 	char kind = secret;
 	unsigned int i;
 
-	for (i = 0; i < NR_TASKS; i++)
+	for (i = 0; i < nr; i++)
 		if (write(task_start[i], &kind, 1) != 1)
 			err(1, "task");
-	for (i = 0; i < NR_TASKS; i++)
+	for (i = 0; i < nr; i++)
 		if (read(tasks_done, &kind, 1) != 1)
 			errx(1, "a task failed");
 
 	return now_ns() - t;
+}
+
+static uint64_t tasks_2_ns(bool secret)
+{
+	return tasks_ns(2, secret);
+}
+
+static uint64_t tasks_4_ns(bool secret)
+{
+	return tasks_ns(4, secret);
+}
+
+static uint64_t tasks_8_ns(bool secret)
+{
+	return tasks_ns(8, secret);
+}
+
+/* A line of figures, each by so many steps */
+static void print_samples(const char *name, const uint64_t *t, unsigned int nr_steps)
+{
+	printf("%s %.2f %.2f %.2f\n", name, (double)t[0] / nr_steps,
+	       (double)t[1] / nr_steps, (double)t[2] / nr_steps);
 }
 
 static void bench_times(unsigned int nr_pairs)
@@ -227,17 +318,21 @@ static void bench_times(unsigned int nr_pairs)
 		const char *name;
 		uint64_t (*fn)(bool secret);
 		unsigned int nr_pages;
+		unsigned int nr_tasks;
 	} benches[] = {
 		{ "recycled", fill_ns, FILL_PAGES },
 		{ "fresh", fill_fresh_ns, FILL_PAGES },
 		{ "cycle_1", cycle_ns, FILL_PAGES },
-		{ "cycle_8", cycle_8_tasks_ns, NR_TASKS * FILL_PAGES / 4 },
+		{ "cycle_2", tasks_2_ns, 2 * FILL_PAGES, 2 },
+		{ "cycle_4", tasks_4_ns, 2 * FILL_PAGES, 4 },
+		{ "cycle_8", tasks_8_ns, 2 * FILL_PAGES, 8 },
 	};
 	unsigned int i, k, arm;
+	double clear;
 
-	start_tasks();
 	for (k = 0; k < sizeof(benches) / sizeof(*benches); k++) {
-		for (i = 0; i < nr_pairs + 4; i++) {
+		start_tasks(benches[k].nr_tasks);
+		for (i = 0; i < nr_pairs + NR_WARM_UP; i++) {
 			uint64_t t[3];
 
 			/* A B C, C B A, ...: A is secret memory, C the control */
@@ -248,16 +343,401 @@ static void bench_times(unsigned int nr_pairs)
 				benches[k].fn(false);
 				t[n] = benches[k].fn(n == 0);
 			}
-			/* The first ones warm up */
-			if (i >= 4)
-				printf("%s %.1f %.1f %.1f\n", benches[k].name,
-				       (double)t[0] / benches[k].nr_pages,
-				       (double)t[1] / benches[k].nr_pages,
-				       (double)t[2] / benches[k].nr_pages);
+			if (i >= NR_WARM_UP)
+				print_samples(benches[k].name, t, benches[k].nr_pages);
 		}
+		stop_tasks(benches[k].nr_tasks);
 		fflush(stdout);
 	}
-	stop_tasks();
+
+	/* What (a) does without: where there is a module, what clearing takes */
+	if (access(MODULE, R_OK))
+		return;
+	insert(read_image(MODULE), "bench", "what=nothing");
+	for (i = 0; i < nr_pairs; i++) {
+		module_figures("clear", &clear, 1);
+		printf("clear %.2f\n", clear);
+	}
+	remove_module("bench");
+}
+
+/*
+ * How long each fault takes, as "NAME SHARE NS": that share of faults, in
+ * percent, took NS at most. On the series each 512th takes a block.
+ */
+
+static int compare(const void *a, const void *b)
+{
+	uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+	return x < y ? -1 : x > y;
+}
+
+static void print_shares(const char *name, uint64_t *ns, size_t nr)
+{
+	static const double tail[] = { 99.1, 99.3, 99.5, 99.7, 99.8, 99.9, 99.95, 99.99, 100 };
+	unsigned int i;
+
+	qsort(ns, nr, sizeof(*ns), compare);
+	for (i = 0; i < 100; i++)
+		printf("%s %u %" PRIu64 "\n", name, i, ns[i * (nr - 1) / 100]);
+	for (i = 0; i < sizeof(tail) / sizeof(*tail); i++)
+		printf("%s %.2f %" PRIu64 "\n", name, tail[i],
+		       ns[(size_t)(tail[i] / 100 * (nr - 1))]);
+}
+
+static void bench_faults(void)
+{
+	static uint64_t ns[2][FAULT_ROUNDS * FAULT_PAGES];
+	size_t i, nr[2] = {};
+	unsigned int round;
+	struct secret s;
+	uint64_t t;
+	int secret;
+
+	for (round = 0; round < 2 * FAULT_ROUNDS; round++) {
+		secret = (round + 1) / 2 % 2;
+		drain();
+		area_open(&s, secret, FAULT_PAGES);
+		for (i = 0; i < s.size; i += page_size) {
+			t = now_ns();
+			*(volatile char *)(s.mem + i) = 1;
+			ns[secret][nr[secret]++] = now_ns() - t;
+		}
+		secret_close(&s);
+	}
+	print_shares("fault_memfd", ns[0], nr[0]);
+	print_shares("fault_secret", ns[1], nr[1]);
+}
+
+static void use_cpu(unsigned int cpu)
+{
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	if (sched_setaffinity(0, sizeof(cpus), &cpus))
+		err(1, "sched_setaffinity");
+}
+
+/*
+ * Rows 9 and 10 compare before and after, which cannot take turns. So each of
+ * their figures is itself a ratio, of two times that did: to something that
+ * costs the same before and after.
+ */
+
+/* As many figures as asked for, after some to warm up. @fn(@arg) takes one. */
+static double *figures(unsigned int nr, double (*fn)(int arg), int arg)
+{
+	double *figure = calloc(nr, sizeof(*figure));
+	unsigned int i;
+
+	if (!figure)
+		err(1, "calloc");
+	for (i = 0; i < NR_WARM_UP; i++)
+		fn(arg);
+	for (i = 0; i < nr; i++)
+		figure[i] = fn(arg);
+
+	return figure;
+}
+
+static void print_figures(const char *name, unsigned int nr, const double *figure,
+			  const double *before, const double *again)
+{
+	unsigned int i;
+
+	for (i = 0; i < nr; i++)
+		printf("%s %.4f %.4f %.4f\n", name, figure[i], before[i], again[i]);
+}
+
+/*
+ * Row 9: the module walks a chain through pages that it holds, among which
+ * others get free as after row 1's ageing, and secret memory takes some of
+ * those. Measured are, in this order: before; before again, the control; with
+ * the secret memory in use; after.
+ */
+
+/* To the same pages in the vmalloc area */
+static double lap(int unused)
+{
+	double ns[2];
+
+	module_figures("lap", ns, 2);
+
+	return ns[0] / ns[1];
+}
+
+static void bench_chase(unsigned int nr)
+{
+	double *before, *again, *used, *after, ns[2];
+	struct direct_map map;
+	struct secret s;
+
+	insert(read_image(MODULE), "bench", "what=chain");
+	use_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
+	before = figures(nr, lap, 0);
+	again = figures(nr, lap, 0);
+	module_figures("lap", ns, 2);
+	printf("chase_ns %.2f\n", ns[0]);
+	map = direct_map();
+	if (!proc_write(MODULE_PARAMETERS "age", "1"))
+		err(1, "ageing");
+	area_open(&s, true, SECRET_PAGES);
+	area_touch(&s);
+	used = figures(nr, lap, 0);
+	printf("chase_split_in_use %ld\n", (direct_map().kib_4k - map.kib_4k) / 1024);
+	secret_close(&s);
+	drain();
+	/* Until they give back what they hold, on a kernel that does */
+	sleep(IDLE_SECONDS);
+	after = figures(nr, lap, 0);
+	printf("chase_split_after %ld\n", (direct_map().kib_4k - map.kib_4k) / 1024);
+	print_figures("chase_in_use", nr, used, before, again);
+	print_figures("chase_after", nr, after, before, again);
+	remove_module("bench");
+}
+
+/*
+ * Row 10: reads of a tmpfs file, the pages of which lie where users of secret
+ * memory were before. Measured are, in this order: a file in memory that nobody
+ * used, the control; after as many users of ordinary memory; after those of
+ * secret memory.
+ */
+
+static int new_file(void)
+{
+	static char buf[MIB];
+	int fd = memfd_create("reads", 0);
+	size_t i;
+
+	if (fd < 0)
+		err(1, "memfd_create");
+	memset(buf, 1, sizeof(buf));
+	for (i = 0; i < FILE_BYTES; i += sizeof(buf))
+		if (write(fd, buf, sizeof(buf)) != sizeof(buf))
+			err(1, "tmpfs file");
+
+	return fd;
+}
+
+static uint64_t reads_ns(int fd, size_t bytes)
+{
+	static unsigned int seed = 1;
+	char buf[READ_BYTES];
+	uint64_t t = now_ns();
+	unsigned int i;
+
+	for (i = 0; i < NR_READS; i++) {
+		off_t at = (size_t)rand_r(&seed) % (bytes / READ_BYTES) * READ_BYTES;
+
+		if (pread(fd, buf, sizeof(buf), at) != sizeof(buf))
+			err(1, "pread");
+	}
+
+	return now_ns() - t;
+}
+
+/* To reads of one page of it */
+static double reads_ratio(int fd)
+{
+	uint64_t all, one;
+
+	all = reads_ns(fd, FILE_BYTES);
+	one = reads_ns(fd, page_size);
+	one += reads_ns(fd, page_size);
+	all += reads_ns(fd, FILE_BYTES);
+
+	return (double)all / one;
+}
+
+static double *reads(unsigned int nr)
+{
+	int fd = new_file();
+	double *figure = figures(nr, reads_ratio, fd);
+
+	printf("reads_ns %.2f\n", (double)reads_ns(fd, FILE_BYTES) / NR_READS);
+	close(fd);
+
+	return figure;
+}
+
+/* All have their memory at the same time, and end */
+static void users(bool secret)
+{
+	int ready[2], stop[2];
+	unsigned int i;
+	struct secret s;
+	char c;
+
+	if (pipe(ready) || pipe(stop))
+		err(1, "pipe");
+	for (i = 0; i < NR_USERS; i++) {
+		switch (fork()) {
+		case -1:
+			err(1, "fork");
+		case 0:
+			close(stop[1]);
+			area_open(&s, secret, USER_PAGES);
+			area_touch(&s);
+			if (write(ready[1], "", 1) == 1 && read(stop[0], &c, 1) == 0)
+				_exit(0);
+			_exit(1);
+		}
+	}
+	close(ready[1]);
+	for (i = 0; i < NR_USERS; i++)
+		if (read(ready[0], &c, 1) != 1)
+			errx(1, "a user of memory failed");
+	close(stop[1]);
+	while (wait(NULL) > 0)
+		;
+	close(stop[0]);
+	close(ready[0]);
+	sleep(IDLE_SECONDS);
+}
+
+static void bench_reads(unsigned int nr)
+{
+	double *before, *again, *after;
+	struct direct_map map = direct_map();
+
+	before = reads(nr);
+	users(false);
+	again = reads(nr);
+	users(true);
+	after = reads(nr);
+	printf("reads_split %ld\n", (direct_map().kib_4k - map.kib_4k) / 1024);
+	print_figures("reads", nr, after, again, before);
+}
+
+/*
+ * The direct map in the course of row 1's load: all of it as ptdump shows it,
+ * and every SAMPLE_MS its size by size of page.
+ */
+
+static double uptime(void)
+{
+	return now_ns() / 1e9;
+}
+
+/*
+ * What is absent by a PMD that is not present: ptdump passes it over. Blocks
+ * are refilled and returned, says the trace, on a kernel that has them.
+ */
+static const char * const block_events[] = { "unmapped_alloc_refill", "unmapped_alloc_return" };
+#define NR_BLOCK_EVENTS	2
+
+static void trace_blocks(void)
+{
+	char path[128];
+	unsigned int i;
+
+	for (i = 0; i < NR_BLOCK_EVENTS; i++) {
+		snprintf(path, sizeof(path), TRACING "events/unmapped_alloc/%s/enable", block_events[i]);
+		if (!proc_write(path, "1") && vm_counter("nr_direct_unmapped_free") >= 0)
+			err(1, "%s", path);
+	}
+}
+
+static void print_blocks(const char *when)
+{
+	FILE *f = fopen(TRACING "trace", "r");
+	unsigned int i, order;
+	char line[256], *event;
+	unsigned long pfn;
+
+	if (!f)
+		err(1, "trace");
+	while (fgets(line, sizeof(line), f))
+		for (i = 0; i < NR_BLOCK_EVENTS; i++) {
+			event = strstr(line, block_events[i]);
+			if (event && sscanf(strchr(event, ' '), " pfn=%lx order=%u", &pfn, &order) == 2)
+				printf("block %s %s %lu %u\n", when, block_events[i], pfn, order);
+		}
+	fclose(f);
+}
+
+static void print_map(const char *when)
+{
+	FILE *f = fopen("/sys/kernel/debug/page_tables/kernel", "r");
+	bool inside = false;
+	char line[256];
+
+	if (!f)
+		err(1, "ptdump");
+	while (fgets(line, sizeof(line), f)) {
+		if (!strncmp(line, "---[", 4))
+			inside = strstr(line, "Low Kernel Mapping");
+		else if (inside)
+			printf("map %s %s", when, line);
+	}
+	fclose(f);
+	print_blocks(when);
+}
+
+static pid_t start_sampler(void)
+{
+	const struct timespec pause = { .tv_nsec = SAMPLE_MS * 1000 * 1000 };
+	struct direct_map map;
+	pid_t pid = fork();
+
+	if (pid < 0)
+		err(1, "fork");
+	while (!pid) {
+		map = direct_map();
+		/* A line at a time, between those of the parent */
+		dprintf(1, "sample %.2f %ld %ld %ld\n", uptime(), map.kib_4k,
+			map.kib_2m, map.kib_1g);
+		nanosleep(&pause, NULL);
+	}
+
+	return pid;
+}
+
+/* Where there is memory: "ram START-END" */
+static void print_ram(void)
+{
+	FILE *f = fopen("/proc/iomem", "r");
+	char line[256];
+
+	while (f && fgets(line, sizeof(line), f))
+		if (*line != ' ' && strstr(line, "System RAM"))
+			printf("ram %s", line);
+	if (f)
+		fclose(f);
+}
+
+static void phase(const char *name)
+{
+	printf("phase_%s %.2f\n", name, uptime());
+}
+
+static void bench_picture(const char *how)
+{
+	pid_t sampler;
+	struct secret s;
+
+	setvbuf(stdout, NULL, _IOLBF, 0);
+	trace_blocks();
+	print_ram();
+	print_map("before");
+	sampler = start_sampler();
+	sleep(1);
+	phase("ageing");
+	age_as(how);
+	phase("use");
+	area_open(&s, true, SECRET_PAGES);
+	area_touch(&s);
+	print_map("during");
+	sleep(2);
+	phase("free");
+	secret_close(&s);
+	sleep(IDLE_SECONDS);
+	phase("end");
+	kill(sampler, SIGKILL);
+	wait(NULL);
+	print_map("after");
 }
 
 /*
@@ -265,7 +745,6 @@ static void bench_times(unsigned int nr_pairs)
  * addresses, on whatever behalf, is counted by ftrace's function profiler.
  */
 
-#define TRACING "/sys/kernel/tracing/"
 static const char * const flush_functions[] = {
 	"do_flush_tlb_all",
 	"do_kernel_range_flush",
@@ -375,34 +854,6 @@ static void bench_cycles(void)
  * when they are made read-only.
  */
 
-struct image {
-	char	*bytes;
-	size_t	size;
-};
-
-static struct image read_image(const char *path)
-{
-	struct image image;
-	FILE *f = fopen(path, "r");
-
-	if (!f || fseek(f, 0, SEEK_END))
-		err(1, "%s", path);
-	image.size = ftell(f);
-	image.bytes = malloc(image.size);
-	rewind(f);
-	if (!image.bytes || fread(image.bytes, 1, image.size, f) != image.size)
-		errx(1, "cannot read %s", path);
-	fclose(f);
-
-	return image;
-}
-
-static void insert(struct image image, const char *name, const char *params)
-{
-	if (syscall(__NR_init_module, image.bytes, image.size, params))
-		err(1, "loading %s", name);
-}
-
 /*
  * Give the module @from in @image the name @to, which is as long. The kernel
  * loads a name only once.
@@ -417,12 +868,6 @@ static void rename_image(struct image image, const char *from, const char *to)
 			memcpy(image.bytes + i, to, len);
 }
 
-static void remove_module(const char *name)
-{
-	if (syscall(__NR_delete_module, name, O_NONBLOCK))
-		err(1, "unloading %s", name);
-}
-
 static void modules(bool load)
 {
 	struct image image;
@@ -430,7 +875,7 @@ static void modules(bool load)
 	unsigned int i;
 
 	if (load)
-		image = read_image("bench.ko");
+		image = read_image(MODULE);
 	for (i = 0; i < NR_MODULES; i++) {
 		snprintf(name, sizeof(name), "ben%02u", i);
 		if (load) {
@@ -510,7 +955,7 @@ static void areas(bool load)
 	if (!load)
 		remove_module("bench");
 	else
-		insert(read_image("bench.ko"), "bench", "what=areas");
+		insert(read_image(MODULE), "bench", "what=areas");
 
 	if (!proc_write("/proc/sys/net/core/bpf_jit_enable", "0"))
 		err(1, "switching the JIT off");
@@ -593,13 +1038,9 @@ static void cycle_on_two_cpus(void)
 {
 	struct secret s[2];
 	unsigned int i;
-	cpu_set_t cpus;
 
 	for (i = 0; i < 2; i++) {
-		CPU_ZERO(&cpus);
-		CPU_SET(i, &cpus);
-		if (sched_setaffinity(0, sizeof(cpus), &cpus))
-			err(1, "sched_setaffinity");
+		use_cpu(i);
 		area_open(&s[i], true, IDLE_PAGES / 2);
 		area_touch(&s[i]);
 	}
@@ -651,6 +1092,8 @@ int main(int argc, char *argv[])
 
 	if (why)
 		errx(1, "%s", why);
+	if (setrlimit(RLIMIT_MEMLOCK, &(struct rlimit){ RLIM_INFINITY, RLIM_INFINITY }))
+		err(1, "setrlimit");
 	/* The selftest keeps to one */
 	use_all_cpus();
 
@@ -658,6 +1101,16 @@ int main(int argc, char *argv[])
 		bench_placement(arg);
 	else if (!strcmp(what, "times") && atoi(arg) > 0)
 		bench_times(atoi(arg));
+	else if (!strcmp(what, "chase") && atoi(arg) > 0)
+		bench_chase(atoi(arg));
+	else if (!strcmp(what, "reads") && atoi(arg) > 0)
+		bench_reads(atoi(arg));
+	else if (!strcmp(what, "faults"))
+		bench_faults();
+	else if (!strcmp(what, "fill"))
+		cycle(true, CYCLE_PAGES);
+	else if (!strcmp(what, "picture"))
+		bench_picture(arg);
 	else if (!strcmp(what, "flushes"))
 		bench_flushes();
 	else if (!strcmp(what, "cycles"))
