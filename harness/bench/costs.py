@@ -7,15 +7,16 @@ from kernels import Failed, at_once, call
 BOOTS = 8
 
 
+def names(*objects):
+    """Of all symbols, as bloat-o-meter has them: without the numbers of local ones."""
+    return {re.sub(r"\.[0-9]+", "", line.split()[-1]) for o in objects for line in call("nm", "--defined-only", o).splitlines()}
+
+
 def kunit_symbols(build):
-    """Names that only the KUnit suite and KUnit itself bring."""
+    """Names that only KUnit and the suite bring, and those whose size is that of all names."""
     objects = [*(build / "lib/kunit").glob("*.o"), build / "lib/tests/unmapped_alloc_kunit.o"]
-    found = {line.split()[-1] for o in objects if o.exists() for line in call("nm", "--defined-only", o).splitlines()}
-    return found | {n for n in exported(build) if "kunit" in n}
-
-
-def exported(build):
-    return {line.split()[-1] for line in call("nm", "--defined-only", build / "vmlinux").splitlines()}
+    every = names(build / "vmlinux")
+    return names(*(o for o in objects if o.exists())) | {n for n in every if "kunit" in n or n.startswith("kallsyms_")}
 
 
 def sizes(kernels, add):
@@ -28,11 +29,12 @@ def sizes(kernels, add):
         changes = []
         for line in call("python3", tool, flag, base / "vmlinux", series / "vmlinux").splitlines():
             m = re.match(r"(\S+) +(\S+) +(\S+) +([-+]\d+)$", line)
-            if m and m[1].split(".")[0] not in ignored:
+            if m and m[1] not in ignored:
                 added += int(m[4])
                 changes.append((int(m[4]), m[1]))
         most = ", ".join(f"{name} {by:+,}" for by, name in sorted(changes, reverse=True)[:5])
-        add(f"bytes of {what} added to vmlinux, KUnit not counted", None, added, f"{len(changes)} symbols differ; the most: {most}")
+        add(f"bytes of {what} added to vmlinux", None, added, f"{len(changes)} symbols differ; the most: {most}; without KUnit and its "
+            "suite, with what mm/unmapped_alloc.c has for it, without kallsyms")
 
 
 def boots(kernels, add):
