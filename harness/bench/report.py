@@ -3,9 +3,9 @@ import glob, html, json, statistics, sys
 from pathlib import Path
 
 COLUMNS = {"base": "base", "peer": "peer", "off": "=n", "ours": "ours", "limit": "limit"}
-LEGEND = ("(c): exact counts. (t): ratios of wall-clock times under TCG, where no hardware TLB is involved. peer: the base with one "
-          "flush for 512 pages. =n: the series with CONFIG_UNMAPPED_ALLOC=n. limit: what no implementation could do without, or "
-          "the floor: ordinary memory.")
+TCG = " under TCG, where no hardware TLB is involved"
+LEGEND = ("(c): exact counts. (t): ratios of wall-clock times{}. peer: the base with one flush for 512 pages. =n: the series with "
+          "CONFIG_UNMAPPED_ALLOC=n. limit: what no implementation could do without, or the floor: ordinary memory.")
 PLOTS = {"map": "How each 2 MiB of physical memory is mapped: before, while 1 MiB of memfd_secret is in use on aged memory, and 5 s "
                 "after all of it is free",
          "timeline": "The direct map by size of page, in the course of that load", "faults": "How long faults take",
@@ -34,9 +34,9 @@ def is_bad(r):
 
 
 def head(data):
-    rows = "rows 4, 6 and 7 count instructions" if data["host"] is None else f"on the running kernel, {data['host']}"
+    rows = "rows 4, 6 and 7 count instructions" if data["host"] is None else f"on the running kernel, {data['host']}, without a guest"
     return [f"Measured {data['date']}, tree {data['tree']}, {data['qemu']}, {data['cpu']}, {data['cores']} cores, {data['seconds']} s; {rows}.",
-            LEGEND]
+            LEGEND.format(TCG if data["host"] is None else "")]
 
 
 def strong(text):
@@ -113,7 +113,7 @@ def spread(names, runs):
     except (OSError, ValueError, KeyError) as e:
         sys.exit(f"error: one of the files that REPORT names is no results.json ({e!r}): name those of make bench")
     out = [f"{len(files)} runs, {all_data[0]['date']} to {all_data[-1]['date']}, tree {', '.join(sorted({d['tree'] for d in all_data}))}: "
-           "least / median / most of what each found.", LEGEND, "",
+           "least / median / most of what each found.", LEGEND.format(TCG), "",
            "| row | | " + " | ".join(COLUMNS.values()) + " | goal | met |", "|---|---" + "|--:" * len(COLUMNS) + "|---|---|"]
     for (row, kind, what, goal), found in lines.items():
         figures = []
