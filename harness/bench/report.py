@@ -44,7 +44,8 @@ def strong(text):
 
 
 def markdown(data):
-    lines = [*head(data), "", "| row | | " + " | ".join(COLUMNS.values()) + " | goal | | |", "|---|---" + "|--:" * len(COLUMNS) + "|---|---|---|"]
+    lines = [*head(data), "", "| row | | " + " | ".join(COLUMNS.values()) + " | goal | | |",
+             "|---|---" + "|--:" * len(COLUMNS) + "|---|---|---|"]
     for r in data["results"]:
         figures = " | ".join(number(r[c]) for c in COLUMNS)
         lines.append(f"| {r['row']} ({r['kind']}) | {r['what']} | {figures} | {r['goal']} | {strong(verdict(r))} | {r['remark']} |")
