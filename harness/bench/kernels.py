@@ -7,7 +7,7 @@ HARNESS = HERE.parent
 ROOT = HARNESS.parent
 OUT = Path(os.path.abspath(os.environ.get("O") or ROOT / "build"))
 BENCH = OUT / "bench"
-PAIRS = {"base": 61, "peer": 61, "series": 121, "host": 121}
+PAIRS = {"base": 61, "peer": 61, "series": 81, "host": 81}
 MIN_PAIRS = 41
 BOOTS, MAX_BOOTS = 3, 6
 CONTROL = 0.95, 1.05
@@ -146,9 +146,9 @@ def ratios(kernels, parts, run, seconds, samples, what):
     said = {f: [] for f in kernels}
 
     def done(f):
-        return all(len(valid[f, p]) >= BOOTS for p in parts) or boots[f] == MAX_BOOTS
+        return all(len(valid[f, p]) >= BOOTS for p in parts) or boots[f] == MAX_BOOTS or time.monotonic() - start > seconds
 
-    while not all(map(done, kernels)) and time.monotonic() - start < seconds:
+    while not all(map(done, kernels)):
         turn = list(kernels)[::-1 if max(boots.values()) % 2 else 1]
         for f in turn:
             if done(f):
