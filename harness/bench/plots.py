@@ -70,6 +70,8 @@ def draw_timeline(samples, phases, path):
     figure, axes = plt.subplots(1, len(samples), figsize=(11, 3), squeeze=False, sharey=True)
     sizes = (("4 KiB", STATES["K"][1]), ("2 MiB", STATES["M"][1]), ("1 GiB", STATES["G"][1]))
     for ax, (k, rows) in zip(axes[0], samples.items()):
+        # Not those that are as the one before and the one after
+        rows = [r for r, a, b in zip(rows, [[0], *rows], [*rows[1:], [0]]) if not r[1:] == a[1:] == b[1:]]
         t0 = rows[0][0]
         t = [r[0] - t0 for r in rows]
         ax.stackplot(t, *([max(r[i], 0) / 2**20 for r in rows] for i in (1, 2, 3)), labels=[n for n, _ in sizes],

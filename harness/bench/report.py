@@ -4,8 +4,9 @@ from pathlib import Path
 
 COLUMNS = {"base": "base", "peer": "peer", "off": "=n", "ours": "ours", "limit": "limit"}
 TCG = " under TCG, where no hardware TLB is involved"
-LEGEND = ("(c): exact counts. (t): ratios of wall-clock times{}. peer: the base with one flush for 512 pages. =n: the series with "
-          "CONFIG_UNMAPPED_ALLOC=n. limit: what no implementation could do without, or the floor: ordinary memory.")
+LEGEND = ("(c): exact counts. (t): ratios of wall-clock times{}. peer: the base with one flush for 512 pages, which splits "
+          "what the base splits: rows 9 to 11 are the base's. =n: the series with CONFIG_UNMAPPED_ALLOC=n. limit: what no "
+          "implementation could do without, or the floor: ordinary memory.")
 PLOTS = {"map": "How each 2 MiB of physical memory is mapped: before, while 1 MiB of memfd_secret is in use on aged memory, and 5 s "
                 "after all of it is free",
          "timeline": "The direct map by size of page, in the course of that load", "faults": "How long faults take",
