@@ -9,7 +9,7 @@ try:
     from matplotlib.colors import ListedColormap
     from matplotlib.patches import Patch
 except ImportError:
-    sys.exit("error: matplotlib is missing: install the Debian package python3-matplotlib (make demo as root installs all)")
+    sys.exit("error: matplotlib is missing: install the Debian package python3-matplotlib")
 
 # Replaced in the SVG by a colour that follows the reader's scheme
 INK, GRID = "#010203", "#010204"
