@@ -171,7 +171,8 @@ static unsigned long (*lookup_name)(const char *name);
 
 static int find_lookup_name(void)
 {
-	struct kprobe kp = { .symbol_name = "kallsyms_lookup_name" };
+	/* Not armed: ftrace keeps the trampoline of armed ones for ever */
+	struct kprobe kp = { .symbol_name = "kallsyms_lookup_name", .flags = KPROBE_FLAG_DISABLED };
 	int err = register_kprobe(&kp);
 
 	if (err)
