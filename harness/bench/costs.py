@@ -60,8 +60,8 @@ PARTS = {"alloc": "a free block from the buddy", "zero": "zeroing", "unmap": "th
 
 
 def refill(kernels, add):
-    said = at_once({"icount": partial(kernels["series"].run, "module", "refill", icount=True),
-                    "zero": partial(kernels["series"].run, "module", "zero", icount=True)})
+    said = at_once({"icount": partial(kernels["series"].run, "module", "refill", icount=True, smp=1),
+                    "zero": partial(kernels["series"].run, "module", "zero", icount=True, smp=1)})
     said["wall"] = kernels["series"].run("module", "refill", "wall=1")
     for how, unit in (("icount", "instructions"), ("wall", "ns")):
         v = said[how]

@@ -80,9 +80,9 @@ def draw_timeline(samples, phases, path):
         for name, at in phases[k].items():
             ax.axvline(at - t0, color=INK, linewidth=0.8, linestyle=":")
             if name != "end":
-                ax.text(at - t0, top * 1.02, f" {name}", fontsize=9, va="bottom")
+                ax.text(at - t0, top * 1.02, name, fontsize=9, va="bottom", rotation=30)
         ax.grid(False)
-        ax.set_title(k, loc="left", pad=16, fontsize=10)
+        ax.set_title(k, loc="left", pad=26, fontsize=10)
         ax.set_xlabel("seconds")
         ax.set_xlim(t[0], t[-1])
         ax.set_ylim(0, top)
