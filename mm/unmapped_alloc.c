@@ -22,16 +22,17 @@
  * taken out of the direct map the expensive way ("fallback"), which splits one
  * more. Of such blocks the cache owns a part only.
  *
- * Every free page in the cache is zero and absent. What is collected is not, and
- * is not counted as free, until it is needed.
+ * Every free page in the cache is zero and absent. What is collected is not,
+ * and is not counted as free, until it is needed.
  *
  * A split block all of which has the same attributes again is collapsed, see
  * heal().
  *
  * Locking: unmapped_node.lock protects all of a node's blocks. It is taken in
  * any context but NMI and nests in nothing; the lock of unmapped_blocks nests
- * in it, nothing else does. CPA and the page allocator are called without it.
- * Lookups in unmapped_blocks are under RCU.
+ * in it, and in that slab's locks, should a race have cost a reserved entry.
+ * CPA is called without it, and so is the page allocator otherwise. Lookups in
+ * unmapped_blocks are under RCU.
  */
 #define pr_fmt(fmt) "unmapped_alloc: " fmt
 
@@ -108,7 +109,7 @@ VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
  */
 VISIBLE_IF_KUNIT unsigned long unmapped_retry_delay = HZ / 10;
 
-/* What is collected at most, in pages of a node: as many as a refill would take */
+/* What is collected at most, in pages of a node: as many as a refill takes */
 #define COLLECT_MAX	BLOCK_PAGES
 
 /*
@@ -165,7 +166,9 @@ struct unmapped_block {
 /**
  * struct unmapped_node - the cache of one memory node
  * @nid: the node
- * @lock: protects all that follows up to @watched, and the node's blocks
+ * @lock: protects all that follows up to @watched, and the node's blocks. What
+ *	comes after is lock-less, and but for the lists no more than hints, that
+ *	may be stale.
  * @blocks: blocks with free pages, by fill and largest free order
  * @orders: for each fill, the orders whose list is not empty
  * @nr_used: pages handed out
@@ -444,7 +447,7 @@ static int make_absent(struct page *page, unsigned int order)
 	return 0;
 }
 
-/* Any context that may reclaim: no page tables are allocated, nothing flushed */
+/* Any context that may reclaim: allocates no page tables, flushes nothing */
 static int make_present(struct page *page, unsigned int order)
 {
 	return unmapped_set_valid(page, 1U << order, true);
@@ -957,9 +960,9 @@ static bool block_is_movable(struct unmapped_node *un, unsigned long pfn)
  * request that has a fallback: it moves pages from one end of the zone to the
  * other for a while. Here all of memory gets its turn, CONTIG_SCAN blocks at a
  * time. Migration takes milliseconds, so nobody tries many blocks, nor soon
- * again after it was in vain, nor while somebody else does. It must not wait for
- * a folio that is locked or under writeback: that may be for ever, if a daemon
- * in user space has to end it, and perhaps waits for us.
+ * again after it was in vain, nor while somebody else does. It must not wait
+ * for a folio that is locked or under writeback: that may be for ever, if a
+ * daemon in user space has to end it, and perhaps waits for us.
  */
 VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
 {
@@ -1043,8 +1046,8 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
 }
 
 /*
- * Collecting: from blocks that are split anyway. Chunks are on lists, with their
- * order in page->private, and as from free_pages_prepare().
+ * Collecting: from blocks that are split anyway. Chunks are on lists, with
+ * their order in page->private, and as from free_pages_prepare().
  */
 
 /* Returns true if @list was empty */
@@ -1272,7 +1275,8 @@ static void free_unlock(struct unmapped_node *un, int nr, unsigned long flags)
 	spin_unlock_irqrestore(&un->lock, flags);
 
 	if (kick && !delayed_work_pending(&un->return_work))
-		queue_delayed_work(system_freezable_wq, &un->return_work, unmapped_idle_delay);
+		queue_delayed_work(system_freezable_wq, &un->return_work,
+				   unmapped_idle_delay);
 }
 
 /* Put wiped chunks of one order back */
@@ -1506,7 +1510,7 @@ static bool node_allowed(int nid, gfp_t gfp, const nodemask_t *nodemask)
 				     gfp | __GFP_HARDWALL);
 }
 
-/* Cached pages of other nodes than @nid that the caller may use, nearest first */
+/* Cached pages of other nodes that the caller may use, nearest to @nid first */
 static struct page *take_remote(gfp_t gfp, unsigned int order, int nid,
 				nodemask_t *nodemask)
 {
@@ -1931,7 +1935,7 @@ static struct page *node_remove(struct unmapped_node *un, unsigned int fill,
 	return page;
 }
 
-/* Return the number of pages that went back, 0 if there was nothing to return */
+/* Returns the number of pages that went back, 0 if there was nothing */
 static unsigned int return_one(struct unmapped_node *un, unsigned int fill,
 			       unsigned long before)
 {
@@ -1999,7 +2003,8 @@ static void return_work_fn(struct work_struct *work)
 
 	if (READ_ONCE(un->nr_idle) > node_reserve(un) ||
 	    READ_ONCE(un->orders[FILL_SPLIT]) || node_watches(un))
-		queue_delayed_work(system_freezable_wq, &un->return_work, unmapped_idle_delay);
+		queue_delayed_work(system_freezable_wq, &un->return_work,
+				   unmapped_idle_delay);
 }
 
 static unsigned long return_all(struct unmapped_node *un)
@@ -2082,7 +2087,7 @@ static int unmapped_pm_notify(struct notifier_block *nb, unsigned long action,
 	return NOTIFY_OK;
 }
 
-/* Cached pages look free to memory offlining, but it could never isolate them */
+/* Cached pages look free to memory offlining, but could never be isolated */
 static int unmapped_mem_notify(struct notifier_block *nb, unsigned long action,
 			       void *arg)
 {
@@ -2202,7 +2207,13 @@ static struct unmapped_node *__init alloc_node(int nid)
 	return un;
 }
 
-static int __init unmapped_alloc_init(void)
+/**
+ * unmapped_alloc_init - set up the cache
+ *
+ * Context: Before all users: initcalls of all kinds use text that is allocated.
+ * After all of memory has its struct pages.
+ */
+void __init unmapped_alloc_init(void)
 {
 	struct shrinker *shrinker;
 	const char *why;
@@ -2240,7 +2251,7 @@ static int __init unmapped_alloc_init(void)
 	register_pm_notifier(&unmapped_pm_nb);
 
 	unmapped_enabled = true;
-	return 0;
+	return;
 
 off_free:
 	for_each_node(nid) {
@@ -2249,11 +2260,7 @@ off_free:
 	}
 off:
 	pr_info("off: %s\n", why);
-	return 0;
 }
-
-/* Before those who load BPF programs, ptp_classifier_init() is the first */
-core_initcall(unmapped_alloc_init);
 
 #ifdef CONFIG_UNMAPPED_ALLOC_KUNIT_TEST
 /* Does a block's mini buddy agree with its own counters? */

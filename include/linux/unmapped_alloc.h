@@ -29,6 +29,7 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
 
 #ifdef CONFIG_UNMAPPED_ALLOC
 
+void unmapped_alloc_init(void);
 bool unmapped_alloc_enabled(void);
 
 struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid);
@@ -78,6 +79,10 @@ void unmapped_alloc_reset(void);
 #endif
 
 #else /* !CONFIG_UNMAPPED_ALLOC */
+
+static inline void unmapped_alloc_init(void)
+{
+}
 
 static inline bool unmapped_alloc_enabled(void)
 {
