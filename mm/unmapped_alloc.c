@@ -100,6 +100,12 @@ VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 #define HEAL_TRIES_MAX	12
 #define HEAL_LOCK_TRIES	10
 
+/*
+ * A look at the whole direct map takes a while where there are terabytes, and
+ * attributes may be changed all day. This times as long nobody looks again.
+ */
+#define HEAL_REST	9
+
 /* How long there is demand after a miss, in unmapped_idle_delay */
 #define DEMAND_DELAYS	10
 
@@ -1732,6 +1738,16 @@ struct page *unmapped_pages_alloc_noprof(gfp_t gfp, unsigned int order, int nid)
  */
 static DEFINE_XARRAY(unmapped_healed);
 
+/* When the direct map may be looked at again, in jiffies */
+static unsigned long heal_after = INITIAL_JIFFIES;
+
+static unsigned long heal_delay(unsigned long delay)
+{
+	unsigned long now = jiffies, after = READ_ONCE(heal_after);
+
+	return time_before(now + delay, after) ? after - now : delay;
+}
+
 static unsigned int healed_tries(void *entry)
 {
 	return xa_to_value(entry) & (BIT(HEAL_TRIES_BITS) - 1);
@@ -1855,19 +1871,21 @@ static unsigned long heal_node(struct unmapped_node *un, bool force)
 
 static void heal_work_fn(struct work_struct *work)
 {
-	unsigned long wait = MAX_JIFFY_OFFSET, key;
+	unsigned long wait = MAX_JIFFY_OFFSET, start = jiffies, key;
 	void *entry;
 	int nid;
 
 	for_each_node_state(nid, N_MEMORY)
 		wait = min(wait, heal_node(unmapped_nodes[nid], false));
+	WRITE_ONCE(heal_after, jiffies + HEAL_REST * (jiffies - start));
 
 	xa_for_each(&unmapped_healed, key, entry)
 		if (healed_for_good(entry))
 			xa_erase(&unmapped_healed, key);
 
 	if (wait != MAX_JIFFY_OFFSET)
-		mod_delayed_work(system_freezable_wq, &heal_retry_work, wait);
+		mod_delayed_work(system_freezable_wq, &heal_retry_work,
+				 heal_delay(wait));
 }
 
 /**
@@ -1882,7 +1900,7 @@ void unmapped_alloc_heal_later(void)
 {
 	if (unmapped_enabled && !delayed_work_pending(&heal_work))
 		queue_delayed_work(system_freezable_wq, &heal_work,
-				   unmapped_heal_delay);
+				   heal_delay(unmapped_heal_delay));
 }
 
 /* Return: from the cache to the page allocator */
@@ -2344,6 +2362,7 @@ void unmapped_alloc_reset(void)
 
 	cancel_delayed_work_sync(&heal_work);
 	cancel_delayed_work_sync(&heal_retry_work);
+	WRITE_ONCE(heal_after, jiffies);
 	for_each_node_state(nid, N_MEMORY) {
 		struct unmapped_node *un = unmapped_nodes[nid];
 

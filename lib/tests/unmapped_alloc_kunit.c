@@ -2253,6 +2253,67 @@ static void heal_is_limited(struct kunit *test)
 	expect_mapping(test, page, &before);
 }
 
+struct lock_holder {
+	struct work_struct work;
+	struct completion locked, done;
+};
+
+/* Not in the test's task, which waits for others that take locks */
+static void hold_page_tables(struct work_struct *work)
+{
+	struct lock_holder *holder = container_of(work, struct lock_holder, work);
+
+	guard(mmap_read_lock)(&init_mm);
+	complete(&holder->locked);
+	wait_for_completion(&holder->done);
+}
+
+/* The longer a look takes, here for a lock, the longer it is until the next one */
+static void heal_takes_its_share(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before[4], now;
+	struct lock_holder holder;
+	unsigned long start, took;
+	struct page *page[4];
+	unsigned int i;
+
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		page[i] = take_large(ut, &before[i]);
+	for (i = 0; i < ARRAY_SIZE(page); i++) {
+		unsigned long addr = (unsigned long)page_address(page[i]);
+
+		KUNIT_ASSERT_EQ(test, set_memory_ro(addr, 1), 0);
+		KUNIT_ASSERT_EQ(test, set_memory_rw(addr, 1), 0);
+	}
+	unmapped_alloc_reset();
+	unmapped_heal_delay = 1;
+
+	init_completion(&holder.locked);
+	init_completion(&holder.done);
+	INIT_WORK_ONSTACK(&holder.work, hold_page_tables);
+	queue_work(system_dfl_wq, &holder.work);
+	wait_for_completion(&holder.locked);
+	start = jiffies;
+	unmapped_alloc_heal_later();
+	unmapped_alloc_flush_heal();
+	took = jiffies - start;
+	KUNIT_EXPECT_EQ(test, mapping_of(page[0]).level, PG_LEVEL_4K);
+	complete(&holder.done);
+	flush_work(&holder.work);
+	destroy_work_on_stack(&holder.work);
+
+	start = jiffies;
+	unmapped_alloc_heal_later();
+	KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now, now.level == before[0].level,
+						   20 * USEC_PER_MSEC, 60 * USEC_PER_SEC, false,
+						   page[0]));
+	KUNIT_EXPECT_GE(test, jiffies - start, 4 * took);
+	unmapped_alloc_flush_heal();
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		expect_mapping(test, page[i], &before[i]);
+}
+
 /* There is no way to make such a page an ordinary one again */
 static void heal_not_where_4k_is_wanted(struct kunit *test)
 {
@@ -4435,6 +4496,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_PARAM(heal_after_others, attr_change_gen_params),
 	KUNIT_CASE_SLOW(heal_by_itself),
 	KUNIT_CASE(heal_is_limited),
+	KUNIT_CASE(heal_takes_its_share),
 	KUNIT_CASE(heal_gigabytes),
 	KUNIT_CASE(collect_what_is_freed),
 	KUNIT_CASE(collect_with_one_flush),
