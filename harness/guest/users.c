@@ -144,8 +144,8 @@ static int read_areas(struct area *areas)
 		if (sscanf(line, "%lx-%lx", &areas[nr].from, &areas[nr].to) == 2 && segment_of(areas[nr].from))
 			nr++;
 	fclose(f);
-	if (nr < 10)
-		errx(1, "/proc/vmallocinfo has %d areas with addresses", nr);
+	if (!nr)
+		errx(1, "/proc/vmallocinfo has no area with an address");
 
 	return nr;
 }
