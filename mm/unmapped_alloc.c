@@ -2042,7 +2042,7 @@ static unsigned long return_all(struct unmapped_node *un)
  * unmapped_alloc_drain - give all unused blocks back to the page allocator
  * @nid: node to drain
  *
- * The direct map is as large pages as it can be when this returns.
+ * What is present is mapped by as large pages as it can be when this returns.
  *
  * Context: May sleep.
  * Return: number of pages given back.

@@ -46,7 +46,7 @@ void unmapped_alloc_heal_later(void);
  * is_unmapped_page - is this one of unmapped_alloc's pages?
  * @page: page that the caller has a reference to, or is just freeing
  *
- * Context: any.
+ * Context: Any.
  * Return: true if @page came from unmapped_pages_alloc(): it is absent from the
  * direct map, and page_address() must not be dereferenced.
  */
