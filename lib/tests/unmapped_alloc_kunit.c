@@ -165,15 +165,6 @@ static int wait_for_cached(struct unmapped_test *ut, long nr)
 				 60 * USEC_PER_SEC, false, ut);
 }
 
-/* The same for pages that others free */
-static int wait_for_unused(struct unmapped_test *ut)
-{
-	long used;
-
-	return read_poll_timeout(nr_used, used, !used, 20 * USEC_PER_MSEC,
-				 60 * USEC_PER_SEC, false, ut);
-}
-
 /* Presence */
 
 static bool page_present(const struct page *page)
@@ -1609,10 +1600,21 @@ static void free_by_vfree(struct page *page, unsigned int order)
 	vfree(vmap(pages, nr, VM_MAP | VM_MAP_PUT_PAGES, PAGE_KERNEL));
 }
 
+/* One by one where there is no such function */
+static void free_single_pages(struct page *page, unsigned long nr)
+{
+#ifdef CONFIG_CONTIG_ALLOC
+	free_contig_range(page_to_pfn(page), nr);
+#else
+	while (nr--)
+		__free_page(page++);
+#endif
+}
+
 static void free_contig(struct page *page, unsigned int order)
 {
 	split_page(page, order);
-	free_contig_range(page_to_pfn(page), 1UL << order);
+	free_single_pages(page, 1UL << order);
 }
 
 static void free_bh_off(struct page *page, unsigned int order)
@@ -2479,7 +2481,7 @@ static void collect_from_other_paths(struct kunit *test)
 
 	for (i = 0; i < NR_COLLECT; i++)
 		unhold(ut, page + NR_COLLECT + i);
-	free_contig_range(page_to_pfn(page + NR_COLLECT), NR_COLLECT);
+	free_single_pages(page + NR_COLLECT, NR_COLLECT);
 	KUNIT_EXPECT_EQ(test, nr_collected(ut), FOLIO_BATCH_SIZE + NR_COLLECT);
 
 	/* As one chunk */
@@ -2937,6 +2939,7 @@ static struct page *by_bulk(gfp_t gfp, unsigned int order, int nid)
 	return first_of_two(pages);
 }
 
+#ifdef CONFIG_NUMA
 static struct page *by_bulk_mempolicy(gfp_t gfp, unsigned int order, int nid)
 {
 	struct page *pages[2] = {};
@@ -2945,6 +2948,7 @@ static struct page *by_bulk_mempolicy(gfp_t gfp, unsigned int order, int nid)
 
 	return first_of_two(pages);
 }
+#endif
 
 static struct page *by_unmapped_pages_alloc(gfp_t gfp, unsigned int order, int nid)
 {
@@ -2959,7 +2963,9 @@ static const struct page_interface page_interfaces[] = {
 	{ "folio_alloc_node", by_folio_alloc_node, MAX_PAGE_ORDER },
 	{ "folio_alloc_mpol", by_folio_alloc_mpol, MAX_PAGE_ORDER },
 	{ "alloc_pages_bulk_node", by_bulk, 0 },
+#ifdef CONFIG_NUMA
 	{ "alloc_pages_bulk_mempolicy", by_bulk_mempolicy, 0 },
+#endif
 	{ "unmapped_pages_alloc", by_unmapped_pages_alloc, MAX_PAGE_ORDER },
 };
 
@@ -3041,7 +3047,9 @@ static void flag_is_refused(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 3), 0);
 	KUNIT_EXPECT_EQ(test, get_zeroed_page(gfp), 0);
 	KUNIT_EXPECT_NULL(test, alloc_pages_exact(3 * PAGE_SIZE, gfp));
+#ifdef CONFIG_MEMORY_HOTPLUG /* __meminit */
 	KUNIT_EXPECT_NULL(test, alloc_pages_exact_nid(ut->nid, 3 * PAGE_SIZE, gfp));
+#endif
 	/* With DEBUG_VM these warn of all flags that they do not know */
 	kunit_warning_suppress(test) {
 		KUNIT_EXPECT_NULL(test, alloc_pages_nolock(__GFP_UNMAPPED, ut->nid, 0));
@@ -3958,6 +3966,15 @@ static void bpf_keeps_no_text(struct kunit *test)
 /* execmem */
 
 #ifdef CONFIG_EXECMEM
+/* Others free pages when they get to it */
+static int wait_for_unused(struct unmapped_test *ut)
+{
+	long used;
+
+	return read_poll_timeout(nr_used, used, !used, 20 * USEC_PER_MSEC,
+				 60 * USEC_PER_SEC, false, ut);
+}
+
 static const struct execmem_use {
 	const char		*desc;
 	enum execmem_type	type;
