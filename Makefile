@@ -1,8 +1,11 @@
 # What there is to do: make help
 H := harness
-export O KSRC JOBS ACCEL FORCE OUT ROWS HOST REPORT USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS STRESS_DEBUG SOAK_SECONDS GATES SPARSE RECIPIENTS
+ifdef BASE
+O := $(or $(O),build/$(BASE))
+endif
+export O BASE KSRC JOBS ACCEL FORCE OUT ROWS HOST REPORT USERS_SECONDS USERS_DEBUG HEAL_SECONDS STRESS STRESS_DEBUG SOAK_SECONDS GATES SPARSE RECIPIENTS RANGE
 
-.PHONY: help demo test bench users heal stress check series tree refresh image image-base
+.PHONY: help demo test bench users heal stress check bisect series tree refresh image image-base
 help:
 	@cat $(H)/help.txt
 
@@ -13,6 +16,7 @@ users: ; @$(H)/users
 heal: ; @$(H)/heal
 stress: ; @$(H)/stress
 check: ; @$(H)/check
+bisect: ; @$(H)/bisect
 tree refresh series: ; @$(H)/patchset $@
 image: ; @$(H)/build series
 image-base: ; @$(H)/build base

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-O=$(realpath -m "${O:-$ROOT/build}")	# relative to where the user is, as make has it
+O=$(realpath -m "${O:-$ROOT/build${BASE:+/$BASE}}")	# relative to where the user is, as make has it
 JOBS=${JOBS:-$(nproc)}
 export ROOT O JOBS
 # An outer make's flags (-s, its O=) are not meant for the kernel's make
