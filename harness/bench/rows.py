@@ -137,6 +137,7 @@ def disassemble(obj):
             text = re.sub(r"\s+# .*?(?=\t|$)", "", text)
             text = re.sub(r"\t[0-9a-f]+: (R_\w+)\t", r" \1 ", text)
             text = re.sub(r"(R_\w+ \.[\w.]+)[-+]0x[0-9a-f]+", r"\1", text)
+            text = re.sub(r"(__UNIQUE_ID_\w+)_\d+\b", r"\1", text)
             functions[name].append(text)
     sizes = {}
     for line in call("nm", "-S", "--defined-only", obj).splitlines():
