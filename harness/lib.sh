@@ -72,3 +72,9 @@ kmake() {
 		KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP="Thu Jan  1 00:00:00 UTC 2026" \
 		KBUILD_BUILD_USER=harness KBUILD_BUILD_HOST=localhost "$@"
 }
+
+# config_of FRAGMENT...: these parts of a configuration, and what another base wants besides
+config_of() {
+	(cd "$ROOT/harness/configs" && cat "$@")
+	[ ! -e "$ROOT/patches/${BASE-}/config" ] || cat "$ROOT/patches/$BASE/config"
+}

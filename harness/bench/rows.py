@@ -126,7 +126,7 @@ def row_7(kernels, results):
 def disassemble(obj):
     """Functions of an object file: name -> (size in bytes, normalised instructions)."""
     functions, name = {}, None
-    for line in call(os.environ.get("OBJDUMP", "objdump"), "-dr", "--no-show-raw-insn", "-w", obj).splitlines():
+    for line in call("objdump", "-dr", "--no-show-raw-insn", "-w", obj).splitlines():
         if m := re.match(r"[0-9a-f]+ <(.+)>:$", line):
             name = m[1]
             functions[name] = []
