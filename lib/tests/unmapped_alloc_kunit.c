@@ -97,6 +97,8 @@ struct mapping {
  * @before: mappings of pages before they were made absent
  * @nr_before: number of @before
  * @nr_set_valid: number of changes of the direct map
+ * @nr_asked: how often a block was asked for: of one node, of any node
+ * @other: node that a block comes from if any will do, or NUMA_NO_NODE
  * @gfp: what the page allocator was asked for last
  * @gfp_nid: the node that it was asked for
  * @nr_failures: how often it is to fail
@@ -1828,11 +1830,13 @@ static void free_mixed_folio_batch(struct kunit *test)
  * @ours: is the page with this index?
  * @len: number of pages that are freed together
  */
-static const struct mix {
+struct mix {
 	const char	*desc;
 	bool		(*ours)(unsigned int i);
 	unsigned int	len;
-} mixes[] = {
+};
+
+static const struct mix mixes[] = {
 	{ "every page", every_page, NR_RUN },
 	{ "every other page", every_other_page, NR_RUN },
 	{ "every other page of a block", every_other_page, BLOCK_PAGES },
