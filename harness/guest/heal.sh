@@ -28,10 +28,10 @@ figures() {
 
 map() { figures | sed "s/^/map $1 /"; }
 
-# settle SECONDS: wait until nothing has changed for so long, 60 s at most; sets settled to how long it changed
+# settle SECONDS: wait until nothing has changed for so long, 150 s at most; sets settled to how long it changed
 settle() {
 	settle_start=$(uptime) settled=0 was=
-	while [ $(($(uptime) - settle_start - settled)) -lt "$1" ] && [ $(($(uptime) - settle_start)) -lt 60 ]; do
+	while [ $(($(uptime) - settle_start - settled)) -lt "$1" ] && [ $(($(uptime) - settle_start)) -lt 150 ]; do
 		now=$(figures)
 		if [ "$now" != "$was" ]; then
 			was=$now settled=$(($(uptime) - settle_start))
@@ -117,7 +117,7 @@ heal_map() {
 	rmmod heal_pages
 	stop
 	echo 3 >/proc/sys/vm/drop_caches
-	settle 10
+	settle 30 # a look at the direct map that took 3 s is followed by a rest of 27
 	map after
 	echo "settled $settled"
 }
