@@ -3335,8 +3335,9 @@ static void flag_with_modifier(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, page);
 	KUNIT_EXPECT_FALSE(test, page_present(page));
 	KUNIT_EXPECT_TRUE(test, is_zero(page, 1));
-	KUNIT_EXPECT_EQ(test, ut->gfp & modifier->passed_on, modifier->passed_on);
-	KUNIT_EXPECT_EQ(test, ut->gfp & modifier->kept_back, 0);
+	KUNIT_EXPECT_TRUE_MSG(test, (ut->gfp & modifier->passed_on) == modifier->passed_on,
+			      "gfp %pGg", &ut->gfp);
+	KUNIT_EXPECT_FALSE_MSG(test, ut->gfp & modifier->kept_back, "gfp %pGg", &ut->gfp);
 	KUNIT_EXPECT_EQ(test, ut->gfp_nid, ut->nid);
 }
 
@@ -3346,7 +3347,8 @@ static void expect_passed_on(struct unmapped_test *ut,
 	int nid;
 
 	hold_any(ut, interface->alloc(GFP_KERNEL | __GFP_UNMAPPED, 0, ut->nid), 0);
-	KUNIT_EXPECT_EQ(ut->test, ut->gfp & (__GFP_IO | __GFP_FS), passed_on);
+	KUNIT_EXPECT_TRUE_MSG(ut->test, (ut->gfp & (__GFP_IO | __GFP_FS)) == passed_on,
+			      "gfp %pGg", &ut->gfp);
 	give_all(ut);
 	for_each_node_state(nid, N_MEMORY)
 		unmapped_alloc_drain(nid);
