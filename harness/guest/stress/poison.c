@@ -6,7 +6,7 @@
 
 #define COME_BACK	8
 
-/* Is a page handed out again? As secret memory, or as any other */
+/* Is a page handed out again? As secret memory, or as any other. The kernel may see it in time to send SIGBUS. */
 static bool comes_back(unsigned long pfn)
 {
 	unsigned int round, i;
@@ -16,14 +16,14 @@ static bool comes_back(unsigned long pfn)
 		size_t pages = 1000 << (round & 3);
 		char *mem;
 
-		if (round & 1) {
+		if (round & 1)
 			mem = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-			fill(mem, pages);
-		} else {
-			mem = secret(pages);
-		}
+		else
+			mem = secret_map(pages);
+		if (!mem || mem == MAP_FAILED)
+			err(1, "%zu pages", pages);
 		for (i = 0; i < pages && !back; i++)
-			back = pfn_of(mem + i * PAGE) == pfn;
+			back = bus_error(mem + i * PAGE) || pfn_of(mem + i * PAGE) == pfn;
 		munmap(mem, pages * PAGE);
 		/* Between two rounds the cache's idle blocks go back */
 		write_file("/proc/sys/vm/drop_caches", "2");
@@ -93,6 +93,37 @@ static void poison_cached(const char *name, const char *path, bool by_address, b
 	}
 }
 
+/* In the middle of a block that is wholly free, and goes back next: the bad page has to stay, and nothing else */
+static void poison_returned(const char *path)
+{
+	/* The last one is in a block that has no bad pages yet */
+	size_t pages = 3 * BLOCK_PAGES + 100;
+	unsigned long pfn;
+	long used, cached;
+	char *mem;
+	int i, ret;
+
+	/* Unless the worker has been there before */
+	for (i = 0; i < 10; i++) {
+		mem = secret(pages);
+		pfn = pfn_of(mem + (pages - 1) * PAGE);
+		munmap(mem, pages * PAGE);
+		/* Out of the LRU batches of other CPUs */
+		write_file("/proc/sys/vm/drop_caches", "1");
+		cached = vmstat("nr_direct_unmapped_free");
+		if (cached >= (long)pages)
+			break;
+	}
+	used = vmstat("nr_direct_unmapped_used");
+	write_file(path, "0x%lx", pfn);
+	write_file("/proc/sys/vm/drop_caches", "2");
+	used = vmstat("nr_direct_unmapped_used") - used;
+	row(cached >= (long)pages && used == 1, "memory failure in a block that is to go back", 1,
+	    "%ld pages were cached, %ld are; %ld more count as used", cached, vmstat("nr_direct_unmapped_free"), used);
+	ret = comes_back(pfn);
+	row(!ret, "is that page handed out again", COME_BACK, ret ? "yes" : "no");
+}
+
 static void poison_soft(const char *path)
 {
 	char *mem = secret(POISON_PAGES);
@@ -121,7 +152,8 @@ void poison(void)
 	} else {
 		poison_used("memory failure of a used page (corrupt-pfn)", inject, false);
 		poison_cached("memory failure of a cached page (corrupt-pfn)", inject, false, false);
-		bad += 2;
+		poison_returned(inject);
+		bad += 3;
 	}
 	if (access(hard, W_OK)) {
 		skip("memory failure (hard_offline_page)", "CONFIG_MEMORY_FAILURE is off");
@@ -135,7 +167,7 @@ void poison(void)
 	/* The bad pages, and nothing else, count as used for ever */
 	sleep(3);
 	used = vmstat("nr_direct_unmapped_used");
-	row(used <= bad, "pages that count as used afterwards", 1, "%ld, of %ld that went bad", used, bad);
+	row(used == bad, "pages that count as used afterwards", 1, "%ld, of %ld that went bad", used, bad);
 	splits = vmstat("direct_map_level2_splits") - splits;
 	row(!splits, "large pages split by all that", 1, "%ld", splits);
 }

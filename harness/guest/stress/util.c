@@ -139,18 +139,28 @@ double now(void)
 /* Touching memory that may not be there */
 
 static sigjmp_buf bus_env;
+static volatile sig_atomic_t bus_awaited;
 
 void on_bus(int sig)
 {
+	if (!bus_awaited) {
+		row(false, "use one's own memory", 1, "SIGBUS");
+		_exit(1);
+	}
 	siglongjmp(bus_env, 1);
 }
 
+/* Does touching it end in SIGBUS? By a write, which leaves what is there: what was never written to may be the zero page. */
 bool bus_error(volatile char *addr)
 {
-	if (sigsetjmp(bus_env, 1))
-		return true;
-	(void)*addr;
-	return false;
+	bool hit = sigsetjmp(bus_env, 1);
+
+	if (!hit) {
+		bus_awaited = true;
+		*addr = *addr;
+	}
+	bus_awaited = false;
+	return hit;
 }
 
 
