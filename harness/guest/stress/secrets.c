@@ -339,6 +339,71 @@ static void dev_mem(void)
 	munmap(mem, PAGE);
 }
 
+/* By the direct map, or 0 if the page is not there */
+static uint64_t read_page(unsigned long pfn)
+{
+	uint64_t at = pfn * PAGE, word = 0;
+	int i;
+
+	for (i = 0; i < nr_segments; i++) {
+		const Elf64_Phdr *s = &segments[i];
+
+		if (to_be_searched(s, false) && at >= s->p_paddr && at < s->p_paddr + s->p_memsz &&
+		    pread(kcore, &word, sizeof(word), s->p_offset + at - s->p_paddr) != sizeof(word))
+			err(1, "/proc/kcore at page %#lx", pfn);
+	}
+	return word;
+}
+
+static void run_on(int cpu)
+{
+	cpu_set_t set;
+
+	CPU_ZERO(&set);
+	CPU_SET(cpu, &set);
+	if (sched_setaffinity(0, sizeof(set), &set))
+		err(1, "CPU %d", cpu);
+}
+
+/*
+ * A page that this CPU, or another one, reads by the direct map just before somebody has it: does a TLB remember it? Few are read,
+ * as TLBs are small: a page each of the blocks that come next.
+ */
+static void remembered(void)
+{
+	size_t pages = BLOCK_PAGES + 8;
+	unsigned int round, i, expected = 0, seen = 0, rounds = 16;
+	int cpus = sysconf(_SC_NPROCESSORS_ONLN);
+	unsigned long pfn, again;
+	cpu_set_t before;
+	char *mem, *last;
+
+	if (sched_getaffinity(0, sizeof(before), &before))
+		err(1, "sched_getaffinity");
+	for (round = 0; round < rounds; round++) {
+		run_on(0);
+		mem = secret(pages);
+		pfn = pfn_of(mem + (pages - 1) * PAGE);
+		munmap(mem, pages * PAGE);
+		write_file("/proc/sys/vm/drop_caches", "3");
+		mem = secret_map(pages);
+		last = mem + (pages - 1) * PAGE;
+		run_on(round % cpus);
+		for (i = 0; i < 8; i++)
+			read_page(pfn + i * BLOCK_PAGES);
+		run_on(0);
+		fill(mem, pages);
+		run_on(round % cpus);
+		again = pfn_of(last);
+		expected += again >= pfn && again < pfn + 8 * BLOCK_PAGES && again % BLOCK_PAGES == pfn % BLOCK_PAGES;
+		seen += read_page(again) == *(volatile uint64_t *)last;
+		munmap(mem, pages * PAGE);
+	}
+	sched_setaffinity(0, sizeof(before), &before);
+	row(expected && !seen, "read pages that are taken next, then again", rounds, "%u times it was one of them, %u times its contents were read",
+	    expected, seen);
+}
+
 static bool drained(void)
 {
 	int i;
@@ -365,6 +430,7 @@ void secrets(void)
 		cpus = 64;
 	make_patterns();
 	open_kcore();
+	remembered();
 	setrlimit(RLIMIT_CORE, &core);
 	cores = !access("/proc/sys/kernel/core_pattern", W_OK);
 	if (cores)
