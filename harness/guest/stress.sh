@@ -12,7 +12,8 @@ vmstat() { echo 1 >/proc/sys/vm/stat_refresh; sed -n "s/^$1 //p" /proc/vmstat; }
 # state N STATE: bring memory block N there; sets took
 state() {
 	state_start=$(uptime)
-	if echo "$2" 2>/dev/null >"$memory/memory$1/state"; then
+	# The kernel tries for ever if nobody refuses, but for a signal
+	if timeout 32 sh -c "echo $2 >$memory/memory$1/state" 2>/dev/null; then
 		state_code=0
 	else
 		state_code=1
@@ -76,8 +77,10 @@ hotplug() {
 			[ "$block" -ge $first ] || continue
 			there=$((there + 1)) tried=$((tried + 1))
 			state "$block" offline || refused=$((refused + 1))
+			[ $slowest -le 20 ] || break
 		done
 		intact $user && intact=$((intact + 1))
+		[ $slowest -le 20 ] || break
 	done
 	[ $there -gt 0 ] && [ $tried = $refused ] && [ $intact = 3 ] && [ $slowest -le 20 ] && verdict=ok || verdict=failed
 	row "$verdict" "offline memory with pages in use" $tried "$refused refused, after at most $slowest s; contents kept $intact of 3 times"
@@ -112,6 +115,7 @@ hotplug() {
 	end=$(($(uptime) + 40))
 	while [ "$(uptime)" -lt $end ]; do
 		for block in $(blocks); do
+			[ "$(uptime)" -lt $end ] || break
 			tried=$((tried + 1))
 			if state "$block" offline; then
 				done=$((done + 1))
