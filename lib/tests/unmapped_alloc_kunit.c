@@ -3928,9 +3928,15 @@ static void bpf_splits_nothing(struct kunit *test)
 }
 
 #if defined(CONFIG_BPF_JIT) && defined(CONFIG_NET)
-static unsigned long nr_used_on_nodes(void)
+static long nr_used_on_nodes(void)
 {
-	return global_node_page_state(NR_DIRECT_UNMAPPED_USED);
+	long nr = 0;
+	int nid;
+
+	for_each_node_state(nid, N_MEMORY)
+		nr += node_stat(nid, NR_DIRECT_UNMAPPED_USED);
+
+	return nr;
 }
 
 /* A program and the dispatcher that calls it are text, until they are gone */
@@ -3938,7 +3944,7 @@ static void bpf_keeps_no_text(struct kunit *test)
 {
 	struct sock_filter insns[] = { BPF_STMT(BPF_RET | BPF_K, 0) };
 	struct sock_fprog_kern fprog = { .len = 1, .filter = insns };
-	unsigned long before = nr_used_on_nodes(), used;
+	long before = nr_used_on_nodes(), used;
 	struct bpf_prog *prog;
 	unsigned int i;
 
