@@ -141,6 +141,7 @@ VISIBLE_IF_KUNIT unsigned long unmapped_retry_delay = HZ / 10;
  * @nid: the node; a pageblock that spans nodes serves the one that came first
  * @nr_owned: number of bits set in @owned
  * @nr_free: number of owned pages that are not handed out
+ * @nr_split: what is counted of @nr_free in unmapped_node.nr_split
  * @nr_chunks: number of free chunks by order
  * @free_orders: bit set for orders that have free chunks
  * @fill: list that the block is on, first index
@@ -160,6 +161,7 @@ struct unmapped_block {
 	int			nid;
 	u16			nr_owned;
 	u16			nr_free;
+	u16			nr_split;
 	u16			nr_chunks[NR_ORDERS];
 	u16			free_orders;
 	u8			fill;
@@ -180,6 +182,7 @@ struct unmapped_block {
  * @nr_used: pages handed out
  * @nr_free: pages in the cache
  * @nr_idle: blocks that are wholly free
+ * @nr_split: pages in the cache of split blocks
  * @watched: blocks in which freed pages are collected
  * @next_block: pfn of the block after the one that was taken last
  * @next_contig: pfn of the block from which pages are to be migrated next
@@ -206,6 +209,7 @@ struct unmapped_node {
 	unsigned long		nr_used;
 	unsigned long		nr_free;
 	unsigned long		nr_idle;
+	unsigned long		nr_split;
 
 	struct list_head	watched;
 
@@ -361,7 +365,11 @@ static void node_unlink(struct unmapped_node *un, struct unmapped_block *b)
 static void node_relink(struct unmapped_node *un, struct unmapped_block *b)
 {
 	u8 fill = b->split ? FILL_SPLIT : fls(b->nr_free);
+	u16 nr_split = b->split ? b->nr_free : 0;
 	u8 top;
+
+	un->nr_split += nr_split - b->nr_split;
+	b->nr_split = nr_split;
 
 	if (!b->nr_free) {
 		node_unlink(un, b);
@@ -1699,8 +1707,8 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
  * @order: allocate 1 << @order pages, at most UNMAPPED_MAX_ORDER
  * @nid: preferred node, or NUMA_NO_NODE for that of the CPU
  *
- * Free them as pages of alloc_pages(): put_page(), __free_pages(), vfree() of an
- * area that they are mapped in. They are wiped then, and need not be mapped
+ * Free them as pages of alloc_pages(): put_page(), __free_pages(), vfree() of
+ * an area that they are mapped in. They are wiped then, and need not be mapped
  * again before. Use unmapped_page_map() or vmap() to access them.
  *
  * Context: Any but NMI.
@@ -2067,6 +2075,7 @@ static unsigned long shrink_count(struct shrinker *shrinker,
 {
 	struct unmapped_node *un = unmapped_nodes[sc->nid];
 	unsigned long nr = READ_ONCE(un->nr_idle) * BLOCK_PAGES +
+			   READ_ONCE(un->nr_split) +
 			   atomic_long_read(&un->nr_collected);
 
 	return nr ?: SHRINK_EMPTY;
@@ -2319,7 +2328,7 @@ static bool block_check(const struct unmapped_block *b)
 int unmapped_alloc_check(int nid)
 {
 	struct unmapped_node *un = unmapped_nodes[nid];
-	unsigned long nr_free = 0, nr_owned = 0, nr_idle = 0, key;
+	unsigned long nr_free = 0, nr_owned = 0, nr_idle = 0, nr_split = 0, key;
 	struct unmapped_block *b;
 	bool ok = true;
 
@@ -2331,9 +2340,10 @@ int unmapped_alloc_check(int nid)
 		nr_free += b->nr_free;
 		nr_owned += b->nr_owned;
 		nr_idle += block_is_idle(b);
+		nr_split += b->split ? b->nr_free : 0;
 	}
 	ok &= nr_free == un->nr_free && nr_owned == un->nr_free + un->nr_used;
-	ok &= nr_idle == un->nr_idle;
+	ok &= nr_idle == un->nr_idle && nr_split == un->nr_split;
 
 	return ok ? 0 : -EUCLEAN;
 }

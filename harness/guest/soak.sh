@@ -66,7 +66,7 @@ cpus() {
 		sleep 1
 	done
 	for cpu in /sys/devices/system/cpu/cpu[1-9]*; do
-		echo 1 2>/dev/null >"$cpu/online"
+		[ ! -e "$cpu" ] || echo 1 2>/dev/null >"$cpu/online"
 	done
 }
 

@@ -2075,6 +2075,28 @@ static void shrinker_returns_idle_blocks(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, nr_present(used, 8), 0);
 }
 
+static void shrinker_returns_split_blocks(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page[8];
+	unsigned int i;
+
+	stub_get_pages(test, get_dirty_small_pages);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		page[i] = take(ut, GFP_KERNEL, 0);
+	for (i = 1; i < ARRAY_SIZE(page); i++)
+		give(ut, page[i]);
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), ARRAY_SIZE(page) - 1);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+
+	drop_slab();
+	KUNIT_EXPECT_EQ(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	for (i = 1; i < ARRAY_SIZE(page); i++)
+		expect_free_pages_present(test, page[i], 1);
+	KUNIT_EXPECT_FALSE(test, page_present(page[0]));
+}
+
 static void idle_blocks_are_available(struct kunit *test)
 {
 	long nr = 16 * BLOCK_PAGES, available, reclaimable;
@@ -4525,6 +4547,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_SLOW(idle_blocks_are_returned),
 	KUNIT_CASE_SLOW(fallback_pages_are_returned),
 	KUNIT_CASE(shrinker_returns_idle_blocks),
+	KUNIT_CASE(shrinker_returns_split_blocks),
 	KUNIT_CASE(idle_blocks_are_available),
 	KUNIT_CASE(fullest_block_is_used_first),
 	KUNIT_CASE_PARAM(heal_after_others, attr_change_gen_params),
