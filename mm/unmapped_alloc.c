@@ -102,7 +102,8 @@ VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 
 /*
  * A look at the whole direct map takes a while where there are terabytes, and
- * attributes may be changed all day. This times as long nobody looks again.
+ * attributes may be changed all day. So nobody looks again for this many times
+ * as long as it took.
  */
 #define HEAL_REST	9
 
@@ -175,8 +176,8 @@ struct unmapped_block {
  * struct unmapped_node - the cache of one memory node
  * @nid: the node
  * @lock: protects all that follows up to @watched, and the node's blocks. What
- *	comes after is lock-less, and but for the lists no more than hints, that
- *	may be stale.
+ *	comes after is used without it; the pfns and times are hints, which may
+ *	be stale
  * @blocks: blocks with free pages, by fill and largest free order
  * @orders: for each fill, the orders whose list is not empty
  * @nr_used: pages handed out
@@ -1751,7 +1752,8 @@ static DEFINE_XARRAY(unmapped_healed);
 /* When the direct map may be looked at again, in jiffies */
 static unsigned long heal_after = INITIAL_JIFFIES;
 
-static unsigned long heal_delay(unsigned long delay)
+/* @delay, or what is left of the rest if that is longer, in jiffies */
+static unsigned long with_rest(unsigned long delay)
 {
 	unsigned long now = jiffies, after = READ_ONCE(heal_after);
 
@@ -1895,7 +1897,7 @@ static void heal_work_fn(struct work_struct *work)
 
 	if (wait != MAX_JIFFY_OFFSET)
 		mod_delayed_work(system_freezable_wq, &heal_retry_work,
-				 heal_delay(wait));
+				 with_rest(wait));
 }
 
 /**
@@ -1910,7 +1912,7 @@ void unmapped_alloc_heal_later(void)
 {
 	if (unmapped_enabled && !delayed_work_pending(&heal_work))
 		queue_delayed_work(system_freezable_wq, &heal_work,
-				   heal_delay(unmapped_heal_delay));
+				   with_rest(unmapped_heal_delay));
 }
 
 /* Return: from the cache to the page allocator */
