@@ -161,6 +161,11 @@ fi
 [ ! -s /tmp/soak.wrong ] && verdict=ok || verdict=failed
 row "$verdict" "all end as they should" 1 "$(wc -l </tmp/soak.wrong) complaints $(head -n 1 /tmp/soak.wrong)"
 
+# Who copies pages that are absent takes them for bad
+bad=$(dmesg | grep -c 'Memory failure: 0x')
+[ "$bad" = 0 ] && verdict=ok || verdict=failed
+row "$verdict" "no memory is taken for bad" 1 "$bad messages"
+
 # What was split again and again is put together after as long as it took at most
 calm_start=$(uptime)
 within $((seconds + 60)) calm && verdict=ok || verdict=failed

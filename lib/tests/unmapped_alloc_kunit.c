@@ -35,7 +35,9 @@
 #include <linux/memcontrol.h>
 #include <linux/mempool.h>
 #include <linux/mempolicy.h>
+#include <linux/migrate.h>
 #include <linux/mm.h>
+#include <linux/mm_inline.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -2730,6 +2732,49 @@ static void poisoned_pages_are_kept_out(struct kunit *test)
 #endif
 }
 
+#ifdef CONFIG_MIGRATION
+/* Whoever else had the page is done with it, now that it is being migrated */
+static struct folio *drop_user(struct folio *src, unsigned long private)
+{
+	folio_put(src);
+	return folio_alloc(GFP_KERNEL, 0);
+}
+
+static void drop_target(struct folio *dst, unsigned long private)
+{
+	folio_put(dst);
+}
+#endif
+
+/*
+ * A folio of the page cache may be on its way to be migrated when it is
+ * truncated. It has no mapping then that would refuse, and is not to be copied.
+ */
+static void migration_copies_no_orphans(struct kunit *test)
+{
+#ifdef CONFIG_MIGRATION
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take(ut, GFP_KERNEL, 0);
+	struct folio *folio = page_folio(page);
+	LIST_HEAD(list);
+
+	unhold(ut, page);
+	/* As folio_isolate_lru() does */
+	folio_get(folio);
+	node_stat_mod_folio(folio, NR_ISOLATED_ANON + folio_is_file_lru(folio), 1);
+	list_add(&folio->lru, &list);
+
+	KUNIT_EXPECT_EQ(test, 0, migrate_pages(&list, drop_user, drop_target, 0,
+					       MIGRATE_SYNC, MR_SYSCALL, NULL));
+	if (!list_empty(&list))
+		putback_movable_pages(&list);
+	lru_add_drain_all();
+	KUNIT_EXPECT_EQ(test, nr_used(ut), 0);
+#else
+	kunit_skip(test, "CONFIG_MIGRATION is not set");
+#endif
+}
+
 static void counters_add_up(struct kunit *test)
 {
 	unsigned int order = *(unsigned int *)test->param_value;
@@ -4566,6 +4611,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(blocks_are_near_each_other),
 	KUNIT_CASE(blocks_of_larger_chunks),
 	KUNIT_CASE(poisoned_pages_are_kept_out),
+	KUNIT_CASE(migration_copies_no_orphans),
 	KUNIT_CASE_PARAM(counters_add_up, order_gen_params),
 	KUNIT_CASE(account_charges_what_is_used),
 	KUNIT_CASE(account_keeps_limits),
