@@ -2397,6 +2397,33 @@ static void exhaust(struct unmapped_test *ut)
 	} while (nr_cached(ut));
 }
 
+/* Pages of a block that nobody has, and that are not free either */
+static unsigned int nr_lost(struct page *page)
+{
+	unsigned int i, nr = 0;
+
+	schedule_on_each_cpu(drain_pcp_lists);
+	for (i = 0; i < BLOCK_PAGES; i++) {
+		struct page *p = page + i;
+
+		/* Slabs and page tables have no references */
+		nr += !page_count(p) && !page_has_type(p) && !PageCompound(p) &&
+		      !is_free_buddy_page(p);
+	}
+
+	return nr;
+}
+
+/* A page that is just being taken or freed looks lost */
+static void expect_none_lost(struct unmapped_test *ut, struct page *page)
+{
+	unsigned int nr;
+
+	read_poll_timeout(nr_lost, nr, !nr, 20 * USEC_PER_MSEC, 5 * USEC_PER_SEC,
+			  false, page);
+	KUNIT_EXPECT_EQ(ut->test, nr, 0);
+}
+
 /* A block that somebody has split and goes on using, while there is demand */
 static struct page *take_watched(struct unmapped_test *ut)
 {
@@ -2420,6 +2447,7 @@ static void give_watched(struct unmapped_test *ut, struct page *page)
 	KUNIT_EXPECT_FALSE(ut->test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
 	KUNIT_EXPECT_GE(ut->test, mapping_of(page).level, PG_LEVEL_2M);
 	KUNIT_EXPECT_EQ(ut->test, nr_collected(ut), 0);
+	expect_none_lost(ut, page);
 }
 
 static void free_dirty(struct unmapped_test *ut, struct page *page, unsigned int nr)
@@ -2552,6 +2580,8 @@ static void collect_no_more_than_a_block(struct kunit *test)
 
 	for (i = 0; i < ARRAY_SIZE(page); i++)
 		KUNIT_ASSERT_EQ(test, set_memory_rw((unsigned long)page_address(page[i]), 1), 0);
+	for (i = 0; i < ARRAY_SIZE(page); i++)
+		give_watched(ut, page[i]);
 }
 
 static void collect_until_nobody_needs_it(struct kunit *test)
