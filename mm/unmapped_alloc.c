@@ -285,7 +285,7 @@ static void chunk_del(struct unmapped_block *b, unsigned int i,
 
 /* With neither CONFIG_DEBUG_VM nor the tests nobody asks */
 static bool __maybe_unused chunk_is_free(const struct unmapped_block *b,
-					  unsigned int i)
+					 unsigned int i)
 {
 	for (; i; i >>= 1)
 		if (test_bit(i, b->free))
