@@ -572,9 +572,13 @@ static void wipe_chunk(struct page *page, unsigned int order)
 
 /* Refill: from the page allocator to the cache */
 
-/* Undo what zero_pages() has done to the pages, and free them */
+/*
+ * Free pages that are as from free_pages_prepare(), which will be called again
+ * and may write to them.
+ */
 static void release_pages_present(struct page *page, unsigned int order)
 {
+	debug_pagealloc_map_pages(page, 1 << order);
 	unprep_unmapped_page(page, order);
 	free_frozen_pages(page, order);
 }

@@ -18,6 +18,7 @@
 #include <kunit/static_stub.h>
 #include <kunit/test.h>
 #include <kunit/test-bug.h>
+#include <linux/anon_inodes.h>
 #include <linux/cgroup.h>
 #include <linux/completion.h>
 #include <linux/cpuset.h>
@@ -38,6 +39,7 @@
 #include <linux/migrate.h>
 #include <linux/mm.h>
 #include <linux/mm_inline.h>
+#include <linux/mman.h>
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
@@ -2600,6 +2602,27 @@ static void collect_until_nobody_needs_it(struct kunit *test)
 	give_watched(ut, page);
 }
 
+/* Also where all of the direct map is mapped by PTEs, as with debug_pagealloc */
+static void collect_beside_a_fallback(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_ordinary(ut, 4);
+	unsigned int i;
+
+	offer(ut, page, 0);
+	stub_get_pages(test, get_offered_pages);
+	KUNIT_ASSERT_PTR_EQ(test, take(ut, GFP_KERNEL, 0), page);
+	unmapped_alloc_flush_heal();
+	for (i = 1; i < 16; i++)
+		give(ut, page + i);
+	/* Others may have freed pages there, too */
+	KUNIT_EXPECT_GE(test, nr_collected(ut), 15);
+
+	/* With all that is done to free pages: poisoned, cleared, unmapped */
+	unmapped_alloc_drain(ut->nid);
+	KUNIT_EXPECT_EQ(test, nr_collected(ut), 0);
+}
+
 /* No block is to be had */
 static void collect_what_is_free(struct kunit *test)
 {
@@ -2803,6 +2826,44 @@ static void migration_copies_no_orphans(struct kunit *test)
 #else
 	kunit_skip(test, "CONFIG_MIGRATION is not set");
 #endif
+}
+
+/* Nor is it to be pinned, by those who look up a page table as it is cleared */
+
+static int insert_page(struct file *file, struct vm_area_struct *vma)
+{
+	return vm_insert_page(vma, vma->vm_start, file->private_data);
+}
+
+static const struct file_operations insert_page_fops = {
+	.mmap = insert_page,
+};
+
+static void fast_gup_takes_no_orphans(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *absent = take(ut, GFP_KERNEL, 0);
+	struct page *pages[] = { absent, take_ordinary(ut, 0) };
+	unsigned int i;
+
+	KUNIT_ASSERT_EQ(test, kunit_attach_mm(), 0);
+	for (i = 0; i < ARRAY_SIZE(pages); i++) {
+		struct page *pinned = NULL;
+		unsigned long addr;
+		struct file *file;
+
+		file = anon_inode_getfile("unmapped_alloc", &insert_page_fops, pages[i], O_RDWR);
+		KUNIT_ASSERT_NOT_ERR_OR_NULL(test, file);
+		addr = vm_mmap(file, 0, PAGE_SIZE, PROT_READ, MAP_SHARED, 0);
+		fput(file);
+		KUNIT_ASSERT_FALSE(test, IS_ERR_VALUE(addr));
+
+		KUNIT_EXPECT_EQ(test, get_user_pages_fast_only(addr, 1, 0, &pinned),
+				pages[i] != absent);
+		if (pinned)
+			put_page(pinned);
+		KUNIT_EXPECT_EQ(test, vm_munmap(addr, PAGE_SIZE), 0);
+	}
 }
 
 static void counters_add_up(struct kunit *test)
@@ -4636,12 +4697,14 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(collect_nothing_without_users),
 	KUNIT_CASE(collect_no_more_than_a_block),
 	KUNIT_CASE(collect_until_nobody_needs_it),
+	KUNIT_CASE(collect_beside_a_fallback),
 	KUNIT_CASE(collect_what_is_free),
 	KUNIT_CASE(refill_by_migration),
 	KUNIT_CASE(blocks_are_near_each_other),
 	KUNIT_CASE(blocks_of_larger_chunks),
 	KUNIT_CASE(poisoned_pages_are_kept_out),
 	KUNIT_CASE(migration_copies_no_orphans),
+	KUNIT_CASE(fast_gup_takes_no_orphans),
 	KUNIT_CASE_PARAM(counters_add_up, order_gen_params),
 	KUNIT_CASE(account_charges_what_is_used),
 	KUNIT_CASE(account_keeps_limits),
