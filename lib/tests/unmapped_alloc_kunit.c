@@ -2399,6 +2399,19 @@ static void exhaust(struct unmapped_test *ut)
 	} while (nr_cached(ut));
 }
 
+/* Has somebody a reference to the page, or to the first one of its chunk? */
+static bool is_referenced(struct page *page)
+{
+	unsigned long pfn = page_to_pfn(page);
+	unsigned int order;
+
+	for (order = 0; order <= MAX_PAGE_ORDER; order++)
+		if (page_count(pfn_to_page(ALIGN_DOWN(pfn, 1UL << order))))
+			return true;
+
+	return false;
+}
+
 /* Pages of a block that nobody has, and that are not free either */
 static unsigned int nr_lost(struct page *page)
 {
@@ -2409,8 +2422,8 @@ static unsigned int nr_lost(struct page *page)
 		struct page *p = page + i;
 
 		/* Slabs and page tables have no references */
-		nr += !page_count(p) && !page_has_type(p) && !PageCompound(p) &&
-		      !is_free_buddy_page(p);
+		nr += !is_referenced(p) && !page_has_type(p) &&
+		      !PageCompound(p) && !is_free_buddy_page(p);
 	}
 
 	return nr;
