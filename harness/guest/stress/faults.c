@@ -149,10 +149,9 @@ static const struct site {
 	{ "set_watched", MUST, TRIED },
 	{ "heal_node", MUST, NOT },
 	{ "heal_work_fn", MUST, NOT },
-	{ "__change_page_attr_set_clr", NOT, MUST },
+	{ "__change_page_attr_set_clr", NOT, TRIED },
 	{ "return_work_fn", TRIED, NOT },
 	{ "return_one", TRIED, NOT },
-	{ "return_collected", TRIED, NOT },
 	{ "shrink_scan", TRIED, TRIED },
 };
 
