@@ -149,7 +149,7 @@ static const struct site {
 	{ "set_watched", MUST, TRIED },
 	{ "heal_node", MUST, NOT },
 	{ "heal_work_fn", MUST, NOT },
-	{ "__change_page_attr_set_clr", NOT, TRIED },
+	{ "__change_page_attr_set_clr", NOT, MUST },
 	{ "return_work_fn", TRIED, NOT },
 	{ "return_one", TRIED, NOT },
 	{ "shrink_scan", TRIED, TRIED },
