@@ -30,7 +30,8 @@
  *
  * Locking: unmapped_node.lock protects all of a node's blocks. It is taken in
  * any context but NMI and nests in nothing; the lock of unmapped_blocks nests
- * in it, and in that slab's locks, should a race have cost a reserved entry.
+ * in it, and in that slab's locks, should a race have cost a reserved entry, and
+ * those of kfree_rcu().
  * CPA is called without it, and so is the page allocator otherwise. Lookups in
  * unmapped_blocks are under RCU.
  */
@@ -98,6 +99,8 @@ VISIBLE_IF_KUNIT unsigned long unmapped_idle_delay = HZ;
 VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 #define HEAL_TRIES_BITS	4
 #define HEAL_TRIES_MAX	12
+
+/* How often the lock of the page tables is waited for in each 1 GiB, for 1 ms */
 #define HEAL_LOCK_TRIES	10
 
 /*
@@ -184,13 +187,13 @@ struct unmapped_block {
  * @nr_free: pages in the cache
  * @nr_idle: blocks that are wholly free
  * @nr_split: pages in the cache of split blocks
+ * @freed: pages came back since the worker looked last
  * @watched: blocks in which freed pages are collected
  * @next_block: pfn of the block after the one that was taken last
  * @next_contig: pfn of the block from which pages are to be migrated next
  * @contig_after: when it is worth trying, in jiffies
  * @contig_busy: bit 0 is set while somebody does
- * @refill_after: when it is worth asking for a block again, in jiffies: here,
- *	and anywhere
+ * @refill_after: when it is worth asking for a block again, in jiffies
  * @collect_after: when it is worth looking for free pages again, in jiffies
  * @deferred: chunks freed where they could not be wiped, order in page->private
  * @collected: chunks freed in watched blocks, order in page->private
@@ -211,6 +214,7 @@ struct unmapped_node {
 	unsigned long		nr_free;
 	unsigned long		nr_idle;
 	unsigned long		nr_split;
+	bool			freed;
 
 	struct list_head	watched;
 
@@ -218,7 +222,7 @@ struct unmapped_node {
 	unsigned long		next_contig;
 	unsigned long		contig_after;
 	unsigned long		contig_busy;
-	unsigned long		refill_after[2];
+	unsigned long		refill_after;
 	unsigned long		collect_after;
 
 	struct llist_head	deferred;
@@ -251,6 +255,8 @@ static DEFINE_PER_CPU(struct unmapped_window, unmapped_window);
 /* All blocks, by pfn / BLOCK_PAGES */
 static DEFINE_XARRAY_FLAGS(unmapped_blocks, XA_FLAGS_LOCK_IRQ);
 
+static DEFINE_MUTEX(heal_mutex);
+static struct workqueue_struct *heal_wq __ro_after_init;
 static void heal_work_fn(struct work_struct *work);
 static DECLARE_DELAYED_WORK(heal_work, heal_work_fn);
 static DECLARE_DELAYED_WORK(heal_retry_work, heal_work_fn);
@@ -468,6 +474,17 @@ static int make_absent(struct page *page, unsigned int order)
 static int make_present(struct page *page, unsigned int order)
 {
 	return unmapped_set_valid(page, 1U << order, true);
+}
+
+/*
+ * For pages that may need a page table to be made absent, which CPA asks for
+ * with GFP_KERNEL. Those who do not want to try too hard would be given the
+ * reserves for it.
+ */
+static unsigned int page_table_scope(gfp_t gfp)
+{
+	return memalloc_apply_gfp_scope(gfp & GFP_RECLAIM_MASK &
+					~(__GFP_NORETRY | __GFP_RETRY_MAYFAIL));
 }
 
 static void window_set(struct unmapped_window *w, unsigned int i,
@@ -724,16 +741,48 @@ static void unwatch_all(struct unmapped_node *un)
 	} while (b);
 }
 
-/* Have pages that are freed in a split block collected, or have them no more */
+/*
+ * Have pages that are freed in a split block collected. If it has no descriptor
+ * it gets @new, which may be NULL. Returns the one that it has.
+ */
+static struct unmapped_block *watch_block(struct unmapped_node *un,
+					  struct page *page,
+					  struct unmapped_block *new)
+{
+	struct unmapped_block *b;
+
+	guard(spinlock_irqsave)(&un->lock);
+	b = node_block(un, page, new);
+	if (b && b->split && list_empty(&b->watch))
+		list_add(&b->watch, &un->watched);
+
+	return b;
+}
+
+static void unwatch_block(struct unmapped_node *un, struct page *page)
+{
+	struct unmapped_block *b;
+
+	guard(spinlock_irqsave)(&un->lock);
+	b = node_block(un, page, NULL);
+	if (b)
+		__unwatch(b);
+}
+
+/* Watch a block that may not have been known before, or no longer */
 static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
 {
 	unsigned long pfn = page_to_pfn(page);
-	struct unmapped_block *b, *new = NULL;
+	struct unmapped_block *new = NULL;
 
 	if (watch == is_watched(pfn))
 		return;
+	if (!watch) {
+		unwatch_block(un, page);
+		return;
+	}
 
-	if (watch && get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
+	if (get_pageblock_migratetype(page) < MIGRATE_PCPTYPES &&
 	    page_zonenum(page) <= ZONE_NORMAL)
 		new = unmapped_new_block(pfn, 0, GFP_KERNEL | __GFP_NOWARN);
 	if (new && xa_reserve_irq(&unmapped_blocks, block_key(pfn),
@@ -742,14 +791,7 @@ static void set_watched(struct unmapped_node *un, struct page *page, bool watch)
 		new = NULL;
 	}
 
-	scoped_guard(spinlock_irqsave, &un->lock) {
-		b = node_block(un, page, new);
-		if (b && !watch)
-			__unwatch(b);
-		else if (b && b->split && list_empty(&b->watch))
-			list_add(&b->watch, &un->watched);
-	}
-	if (new && b != new) {
+	if (watch_block(un, page, new) != new && new) {
 		unreserve_block(pfn);
 		kfree(new);
 	}
@@ -780,11 +822,7 @@ static bool cache_pages(struct page *page, unsigned int order,
 	if (xa_reserve_irq(&unmapped_blocks, block_key(pfn), gfp))
 		goto err_free;
 
-	/*
-	 * Page tables may be needed, CPA asks for them with GFP_KERNEL. The
-	 * scope for __GFP_NORETRY would give it the reserves.
-	 */
-	scope = memalloc_apply_gfp_scope(gfp & ~__GFP_NORETRY);
+	scope = page_table_scope(gfp);
 	err = make_absent(page, order);
 	memalloc_restore_scope(scope);
 	if (err)
@@ -883,7 +921,7 @@ VISIBLE_IF_KUNIT struct page *unmapped_get_pages(gfp_t gfp, unsigned int order,
 
 	KUNIT_STATIC_STUB_REDIRECT(unmapped_get_pages, gfp, order, nid, nodemask);
 
-	/* From refill(), for a node that may be used */
+	/* From refill() */
 	if (order == UNMAPPED_MAX_ORDER && (gfp & __GFP_THISNODE) &&
 	    (gfp & __GFP_NORETRY))
 		page = get_near_block(unmapped_nodes[nid], gfp);
@@ -905,11 +943,10 @@ static bool cache_block(struct page *page, unsigned int order, gfp_t gfp)
 	return true;
 }
 
-static struct page *refill(gfp_t gfp, unsigned int order, int nid,
-			   nodemask_t *nodemask)
+/* From the node that is named, which may be used */
+static struct page *refill(gfp_t gfp, unsigned int order, int nid)
 {
-	unsigned long *after =
-		&unmapped_nodes[nid]->refill_after[!(gfp & __GFP_THISNODE)];
+	unsigned long *after = &unmapped_nodes[nid]->refill_after;
 	struct page *page;
 
 	/*
@@ -924,9 +961,9 @@ static struct page *refill(gfp_t gfp, unsigned int order, int nid,
 	/* There is a fallback: do not try too hard, use no reserves */
 	gfp &= ~(__GFP_NOFAIL | __GFP_RETRY_MAYFAIL | __GFP_HIGH |
 		 __GFP_MEMALLOC);
-	gfp |= __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC;
+	gfp |= __GFP_NORETRY | __GFP_NOWARN | __GFP_NOMEMALLOC | __GFP_THISNODE;
 
-	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid, nodemask);
+	page = unmapped_get_pages(gfp, UNMAPPED_MAX_ORDER, nid, NULL);
 	if (!page || !cache_block(page, order, gfp)) {
 		count_vm_event(DIRECT_UNMAPPED_REFILL_FAIL);
 		WRITE_ONCE(*after, jiffies + unmapped_retry_delay);
@@ -1060,7 +1097,7 @@ static struct page *fallback(gfp_t gfp, unsigned int order, int nid,
 		return NULL;
 	count_vm_event(DIRECT_UNMAPPED_FALLBACK);
 	/* It is split now: whatever else is free there comes next */
-	set_watched(page_node(page), page, true);
+	watch_block(page_node(page), page, NULL);
 	WRITE_ONCE(page_node(page)->collect_after, jiffies);
 
 	return page;
@@ -1166,8 +1203,8 @@ static unsigned long cache_list(struct llist_node *list, gfp_t gfp,
 	struct page *page, *next;
 	unsigned int order, scope;
 
-	/* For page tables, if a block is collapsed just now: see cache_pages() */
-	scope = memalloc_apply_gfp_scope(gfp & GFP_RECLAIM_MASK & ~__GFP_NORETRY);
+	/* In case that a block is collapsed just now */
+	scope = page_table_scope(gfp);
 	llist_for_each_entry_safe(page, next, list, pcp_llist) {
 		unsigned long addr = (unsigned long)page_address(page);
 
@@ -1292,6 +1329,7 @@ static void free_unlock(struct unmapped_node *un, int nr, unsigned long flags)
 	bool kick;
 
 	node_account(un, nr, -nr);
+	un->freed = true;
 	kick = un->orders[FILL_SPLIT] || un->nr_idle > node_reserve(un);
 	spin_unlock_irqrestore(&un->lock, flags);
 
@@ -1371,7 +1409,7 @@ void unmapped_free(struct page *page, unsigned int order, bool nolock)
 {
 	struct unmapped_node *un = page_node(page);
 
-	/* Do not keep interrupts off for longer than one page takes */
+	/* Where interrupts are off already, they stay so for one page at most */
 	if (likely(!nolock && (!order || !irqs_disabled()))) {
 		wipe_chunk(page, order);
 		free_wiped(&page, 1, order);
@@ -1531,9 +1569,12 @@ static bool node_allowed(int nid, gfp_t gfp, const nodemask_t *nodemask)
 				     gfp | __GFP_HARDWALL);
 }
 
-/* Cached pages of other nodes that the caller may use, nearest to @nid first */
+/*
+ * Cached pages, or blocks, of other nodes that the caller may use, nearest to
+ * @nid first
+ */
 static struct page *take_remote(gfp_t gfp, unsigned int order, int nid,
-				nodemask_t *nodemask)
+				nodemask_t *nodemask, bool may_refill)
 {
 	struct zoneref *z;
 	struct zone *zone;
@@ -1551,7 +1592,7 @@ static struct page *take_remote(gfp_t gfp, unsigned int order, int nid,
 		n = zone_to_nid(zone);
 		if (!node_allowed(n, gfp, nodemask))
 			continue;
-		page = take_cached(n, order);
+		page = may_refill ? refill(gfp, order, n) : take_cached(n, order);
 		if (page)
 			return page;
 	}
@@ -1567,7 +1608,7 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 	struct page *page = NULL;
 
 	if (!gfpflags_allow_blocking(gfp) || (current->flags & PF_MEMALLOC))
-		return take_remote(gfp, order, nid, nodemask);
+		return take_remote(gfp, order, nid, nodemask, false);
 
 	if (allowed && !llist_empty(&un->deferred)) {
 		wipe_deferred(un);
@@ -1589,11 +1630,11 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 	}
 
 	if (allowed)
-		page = refill(gfp | __GFP_THISNODE, order, nid, NULL);
+		page = refill(gfp, order, nid);
 	if (!page)
-		page = take_remote(gfp, order, nid, nodemask);
-	if (!page && !(gfp & __GFP_THISNODE) && nr_online_nodes > 1)
-		page = refill(gfp | __GFP_HARDWALL, order, nid, nodemask);
+		page = take_remote(gfp, order, nid, nodemask, false);
+	if (!page)
+		page = take_remote(gfp, order, nid, nodemask, true);
 	if (page || (gfp & __GFP_NORETRY))
 		return page;
 
@@ -1646,7 +1687,8 @@ struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
 		page = alloc_slow(gfp, order, nid, nodemask);
 		if (page)
 			break;
-		if (!(gfp & __GFP_NOFAIL))
+		if (!(gfp & __GFP_NOFAIL) ||
+		    WARN_ON_ONCE(!gfpflags_allow_blocking(gfp)))
 			return NULL;
 		memalloc_retry_wait(gfp);
 	}
@@ -1709,7 +1751,7 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
  * @gfp: how to allocate. Modifiers mean what they mean to alloc_pages(), but:
  *	pages are zero with or without __GFP_ZERO. Without __GFP_DIRECT_RECLAIM
  *	only pages that are in the cache are handed out. With __GFP_NORETRY no
- *	large page of the direct map is split. __GFP_DMA and __GFP_DMA32 are
+ *	2 MiB page of the direct map is split. __GFP_DMA and __GFP_DMA32 are
  *	refused, __GFP_HIGHMEM and __GFP_MOVABLE do not apply.
  * @order: allocate 1 << @order pages, at most UNMAPPED_MAX_ORDER
  * @nid: preferred node, or NUMA_NO_NODE for that of the CPU
@@ -1798,37 +1840,48 @@ static void remember_healed(unsigned long key, unsigned int tries)
 		 GFP_KERNEL | __GFP_NOWARN);
 }
 
+/**
+ * struct heal_pass - a look at the direct map of one node
+ * @force: nothing has to wait
+ * @lock_tries: how often the lock of the page tables may be waited for
+ * @wait: when the next one of those that have to wait has its turn, in jiffies
+ */
+struct heal_pass {
+	bool		force;
+	unsigned int	lock_tries;
+	unsigned long	wait;
+};
+
 /*
  * Collapse a range if it is time to. Attributes may be changed back and forth
  * for ever, and a collapse flushes the TLBs of all CPUs as a split does: what
- * was collapsed and is split again has to wait, each time twice as long. @wait
- * is set to when the next one of those that wait has its turn, in jiffies.
+ * was collapsed and is split again has to wait, each time twice as long.
  */
-static bool heal(unsigned long pfn, unsigned long size, bool force,
-		 unsigned long *wait)
+static bool heal(struct heal_pass *pass, unsigned long pfn, unsigned long size)
 {
 	unsigned long key = pfn + (size == PUD_SIZE);
 	void *entry = xa_load(&unmapped_healed, key);
-	unsigned int i, tries = 0;
+	unsigned int tries = 0;
 	int ret;
 
 	if (entry && !healed_for_good(entry)) {
-		if (!force && healed_age(entry) < healed_delay(entry)) {
-			*wait = min(*wait, healed_delay(entry) - healed_age(entry));
+		if (!pass->force && healed_age(entry) < healed_delay(entry)) {
+			pass->wait = min(pass->wait, healed_delay(entry) -
+						     healed_age(entry));
 			return false;
 		}
 		tries = healed_tries(entry) + 1;
 	}
 
 	/* -EAGAIN is for the lock of the page tables, held by somebody else */
-	for (i = 0; i < HEAL_LOCK_TRIES; i++) {
-		ret = set_direct_map_collapse(pfn_to_page(pfn), size);
-		if (ret != -EAGAIN)
-			break;
+	while ((ret = set_direct_map_collapse(pfn_to_page(pfn), size)) == -EAGAIN) {
+		if (!pass->lock_tries) {
+			pass->wait = min(pass->wait, unmapped_heal_delay);
+			return false;
+		}
+		pass->lock_tries--;
 		fsleep(USEC_PER_MSEC);
 	}
-	if (ret == -EAGAIN)
-		*wait = min(*wait, unmapped_heal_delay);
 	if (ret <= 0)
 		return false;
 
@@ -1839,8 +1892,8 @@ static bool heal(unsigned long pfn, unsigned long size, bool force,
 	return true;
 }
 
-static void heal_range(struct unmapped_node *un, unsigned long start,
-		       unsigned long end, bool force, unsigned long *wait)
+static void heal_range(struct heal_pass *pass, struct unmapped_node *un,
+		       unsigned long start, unsigned long end)
 {
 	bool collect = READ_ONCE(un->collecting);
 	unsigned long pfn;
@@ -1851,12 +1904,13 @@ static void heal_range(struct unmapped_node *un, unsigned long start,
 
 		if (page && page_to_nid(page) == un->nid)
 			set_watched(un, page,
-				    !heal(pfn, PMD_SIZE, force, wait) && collect);
+				    !heal(pass, pfn, PMD_SIZE) && collect);
+		cond_resched();
 	}
 
 	pfn = ALIGN_DOWN(start, PUD_PAGES);
 	if (pfn_to_online_page(pfn) && pfn_to_nid(pfn) == un->nid)
-		heal(pfn, PUD_SIZE, force, wait);
+		heal(pass, pfn, PUD_SIZE);
 }
 
 /* Return how long to wait for those that it was too early for, in jiffies */
@@ -1864,15 +1918,19 @@ static unsigned long heal_node(struct unmapped_node *un, bool force)
 {
 	unsigned long pfn = ALIGN_DOWN(node_start_pfn(un->nid), BLOCK_PAGES);
 	unsigned long end = node_end_pfn(un->nid);
-	unsigned long next, wait = MAX_JIFFY_OFFSET;
+	struct heal_pass pass = { .force = force, .wait = MAX_JIFFY_OFFSET };
+	unsigned long next;
 
+	/* Or one would have a block watched that another one has just collapsed */
+	guard(mutex)(&heal_mutex);
 	for (; pfn < end; pfn = next) {
 		next = min(ALIGN(pfn + 1, PUD_PAGES), end);
 		/* Keeps the page tables of this memory from being removed */
 		get_online_mems();
 		if (!force && node_in_demand(un))
 			WRITE_ONCE(un->collecting, true);
-		heal_range(un, pfn, next, force, &wait);
+		pass.lock_tries = HEAL_LOCK_TRIES;
+		heal_range(&pass, un, pfn, next);
 		put_online_mems();
 		cond_resched();
 	}
@@ -1882,7 +1940,7 @@ static unsigned long heal_node(struct unmapped_node *un, bool force)
 		queue_delayed_work(system_freezable_wq, &un->return_work,
 				   unmapped_idle_delay);
 
-	return wait;
+	return pass.wait;
 }
 
 static void heal_work_fn(struct work_struct *work)
@@ -1900,8 +1958,7 @@ static void heal_work_fn(struct work_struct *work)
 			xa_erase(&unmapped_healed, key);
 
 	if (wait != MAX_JIFFY_OFFSET)
-		mod_delayed_work(system_freezable_wq, &heal_retry_work,
-				 with_rest(wait));
+		mod_delayed_work(heal_wq, &heal_retry_work, with_rest(wait));
 }
 
 /**
@@ -1915,7 +1972,7 @@ static void heal_work_fn(struct work_struct *work)
 void unmapped_alloc_heal_later(void)
 {
 	if (unmapped_enabled && !delayed_work_pending(&heal_work))
-		queue_delayed_work(system_freezable_wq, &heal_work,
+		queue_delayed_work(heal_wq, &heal_work,
 				   with_rest(unmapped_heal_delay));
 }
 
@@ -2012,21 +2069,29 @@ static void return_work_fn(struct work_struct *work)
 						struct unmapped_node, return_work);
 	unsigned long before = jiffies - unmapped_idle_delay;
 	unsigned long nr_used = READ_ONCE(un->nr_used);
+	unsigned long keep;
 
 	/*
 	 * What looks used may be folios that were freed while other CPUs' LRU
 	 * batches held them, and would do so for ever on idle CPUs. This leaves
-	 * CPUs alone whose batches are empty.
+	 * CPUs alone whose batches are empty, and all if nothing was freed.
 	 */
-	if (nr_used && nr_used <= num_online_cpus() * FOLIO_BATCH_SIZE)
+	if (nr_used && nr_used <= num_online_cpus() * FOLIO_BATCH_SIZE &&
+	    READ_ONCE(un->freed)) {
+		WRITE_ONCE(un->freed, false);
 		lru_add_drain_all();
+	}
 
 	wipe_deferred(un);
 
 	while (READ_ONCE(un->nr_idle) > node_reserve(un) &&
 	       return_one(un, FILL_IDLE, before))
 		cond_resched();
-	return_unused(un, FILL_SPLIT, before);
+	/* In demand, what goes back is collected again: up to as many pages stay */
+	keep = node_in_demand(un) ? COLLECT_MAX : 0;
+	while (READ_ONCE(un->nr_split) > keep &&
+	       return_one(un, FILL_SPLIT, before))
+		cond_resched();
 	if (node_watches(un) && !node_in_demand(un)) {
 		/* Those who saw it set are done after that */
 		WRITE_ONCE(un->collecting, false);
@@ -2058,7 +2123,8 @@ static unsigned long return_all(struct unmapped_node *un)
  * unmapped_alloc_drain - give all unused blocks back to the page allocator
  * @nid: node to drain
  *
- * What is present is mapped by as large pages as it can be when this returns.
+ * What is present is mapped by as large pages as it can be when this returns,
+ * unless somebody else was changing page tables all the time: then soon after.
  *
  * Context: May sleep.
  * Return: number of pages given back.
@@ -2073,7 +2139,8 @@ unsigned long unmapped_alloc_drain(int nid)
 
 	lru_add_drain_all();
 	nr = return_all(un);
-	heal_node(un, true);
+	if (heal_node(un, true) != MAX_JIFFY_OFFSET)
+		unmapped_alloc_heal_later();
 
 	return nr;
 }
@@ -2115,9 +2182,20 @@ static int unmapped_pm_notify(struct notifier_block *nb, unsigned long action,
 {
 	int nid;
 
-	if (action == PM_HIBERNATION_PREPARE)
+	switch (action) {
+	case PM_HIBERNATION_PREPARE:
 		for_each_node_state(nid, N_MEMORY)
 			unmapped_alloc_drain(nid);
+		/* saveable_page() walks the page tables, which a collapse frees */
+		disable_delayed_work_sync(&heal_work);
+		disable_delayed_work_sync(&heal_retry_work);
+		break;
+	case PM_POST_HIBERNATION:
+		enable_delayed_work(&heal_work);
+		enable_delayed_work(&heal_retry_work);
+		unmapped_alloc_heal_later();
+		break;
+	}
 
 	return NOTIFY_OK;
 }
@@ -2269,6 +2347,11 @@ void __init unmapped_alloc_init(void)
 	if (init_windows())
 		goto off;
 
+	/* Not bound to a CPU: there may be terabytes to look at */
+	heal_wq = alloc_workqueue("unmapped_heal", WQ_UNBOUND | WQ_FREEZABLE, 1);
+	if (!heal_wq)
+		goto off;
+
 	for_each_node(nid) {
 		unmapped_nodes[nid] = alloc_node(nid);
 		if (!unmapped_nodes[nid])
@@ -2289,6 +2372,7 @@ void __init unmapped_alloc_init(void)
 	return;
 
 off_free:
+	destroy_workqueue(heal_wq);
 	for_each_node(nid) {
 		kfree(unmapped_nodes[nid]);
 		unmapped_nodes[nid] = NULL;
@@ -2386,8 +2470,7 @@ void unmapped_alloc_reset(void)
 
 		cancel_delayed_work_sync(&un->return_work);
 		WRITE_ONCE(un->collecting, false);
-		WRITE_ONCE(un->refill_after[0], jiffies);
-		WRITE_ONCE(un->refill_after[1], jiffies);
+		WRITE_ONCE(un->refill_after, jiffies);
 		WRITE_ONCE(un->contig_after, jiffies);
 		WRITE_ONCE(un->collect_after, jiffies);
 	}

@@ -101,10 +101,12 @@ struct mapping {
  * @before: mappings of pages before they were made absent
  * @nr_before: number of @before
  * @nr_set_valid: number of changes of the direct map
- * @nr_asked: how often a block was asked for: of one node, of any node
- * @other: node that a block comes from if any will do, or NUMA_NO_NODE
+ * @nr_asked: how often a block was asked for: of this node, of others
+ * @other: node that has blocks, or NUMA_NO_NODE
  * @gfp: what the page allocator was asked for last
  * @gfp_nid: the node that it was asked for
+ * @gfp_block: flags of all allocations of descriptors
+ * @reserves: the page allocator's reserves might have been used for page tables
  * @nr_failures: how often it is to fail
  */
 struct unmapped_test {
@@ -127,6 +129,8 @@ struct unmapped_test {
 
 	gfp_t		gfp;
 	int		gfp_nid;
+	gfp_t		gfp_block;
+	bool		reserves;
 	unsigned int	nr_failures;
 };
 
@@ -357,6 +361,15 @@ static void hold(struct unmapped_test *ut, struct page *page, unsigned int order
 	KUNIT_ASSERT_NULL(ut->test, old);
 }
 
+static struct page *hold_any(struct unmapped_test *ut, struct page *page,
+			     unsigned int order)
+{
+	if (page)
+		hold(ut, page, order);
+
+	return page;
+}
+
 static unsigned int unhold(struct unmapped_test *ut, struct page *page)
 {
 	return xa_to_value(xa_erase(&ut->held, page_to_pfn(page)));
@@ -518,6 +531,20 @@ static struct unmapped_block *fail_new_block(unsigned long pfn,
 	return NULL;
 }
 
+static struct unmapped_block *record_new_block(unsigned long pfn,
+					       unsigned int order, gfp_t gfp)
+{
+	struct unmapped_test *ut = current_ut();
+	struct unmapped_block *b;
+
+	ut->gfp_block |= gfp;
+	kunit_deactivate_static_stub(ut->test, unmapped_new_block);
+	b = unmapped_new_block(pfn, order, gfp);
+	kunit_activate_static_stub(ut->test, unmapped_new_block, record_new_block);
+
+	return b;
+}
+
 static void record_mapping(struct unmapped_test *ut, struct page *page)
 {
 	if (ut->nr_before < NR_RECORDS)
@@ -531,6 +558,13 @@ static int record_set_valid(struct page *page, unsigned int nr, bool valid)
 	ut->nr_set_valid++;
 	if (!valid)
 		record_mapping(ut, page);
+
+	return set_direct_map_valid_noflush(page, nr, valid);
+}
+
+static int record_reserves(struct page *page, unsigned int nr, bool valid)
+{
+	current_ut()->reserves |= !valid && (current->flags & PF_MEMALLOC);
 
 	return set_direct_map_valid_noflush(page, nr, valid);
 }
@@ -935,8 +969,10 @@ static void expect_not_leaked(struct unmapped_test *ut, long free_before)
 static void expect_as_before(struct unmapped_test *ut)
 {
 	struct mapping *map, now;
+	int nid;
 
-	unmapped_alloc_drain(ut->nid);
+	for_each_node_state(nid, N_MEMORY)
+		unmapped_alloc_drain(nid);
 	while (ut->nr_before) {
 		map = &ut->before[--ut->nr_before];
 		now = mapping_of(map->page);
@@ -1442,22 +1478,21 @@ static void other_nodes_help_out(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, page_to_nid(page), other);
 }
 
-/* Asked for a block: of the node, and of all nodes */
+/* Asked for a block: of this node, and of others */
 static struct page *get_from_others(gfp_t gfp, unsigned int order, int nid,
 				    nodemask_t *nodemask)
 {
 	struct unmapped_test *ut = current_ut();
-	bool anywhere = !(gfp & __GFP_THISNODE);
 	struct page *page;
 
 	if (order < UNMAPPED_MAX_ORDER)
 		return get_dirty_small_pages(gfp, order, nid, nodemask);
 
-	ut->nr_asked[anywhere]++;
-	if (!anywhere || ut->other == NUMA_NO_NODE)
+	ut->nr_asked[nid != ut->nid]++;
+	if (nid != ut->other)
 		return NULL;
 
-	page = alloc_pages_node(ut->other, gfp | __GFP_THISNODE, order);
+	page = alloc_pages_node(nid, gfp, order);
 	if (page)
 		page_ref_freeze(page, 1);
 
@@ -1468,14 +1503,14 @@ static struct page *get_from_others(gfp_t gfp, unsigned int order, int nid,
 static void refills_are_rationed(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
-	unsigned int i, many = num_node_state(N_ONLINE) > 1;
+	unsigned int i, others = num_node_state(N_MEMORY) - 1;
 
 	unmapped_retry_delay = 3600 * HZ;
 	stub_get_pages(test, get_from_others);
 	for (i = 0; i < 4; i++)
 		take_from(ut, GFP_KERNEL, ut->nid);
 	KUNIT_EXPECT_EQ(test, ut->nr_asked[0], 1);
-	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], many);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], others);
 
 	/* These have nothing else to fall back on */
 	expect_refused(ut, GFP_KERNEL | __GFP_NORETRY, 0);
@@ -1486,19 +1521,28 @@ static void refills_are_rationed(struct kunit *test)
 	for (i = 0; i < 4; i++)
 		take_from(ut, GFP_KERNEL, ut->nid);
 	KUNIT_EXPECT_EQ(test, ut->nr_asked[0], 6);
-	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], 6 * many);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], 6 * others);
 }
 
-/* Nor does that keep anybody from the blocks of other nodes */
+/*
+ * Nor does that keep anybody from the blocks of other nodes, though somebody
+ * who may not use them had none
+ */
 static void refills_are_rationed_by_source(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
+	nodemask_t only = nodemask_of_node(ut->nid);
+	struct folio *folio;
 	struct page *page;
 	unsigned int i;
 
 	ut->other = other_memory_node(ut);
 	unmapped_retry_delay = 3600 * HZ;
 	stub_get_pages(test, get_from_others);
+	folio = __folio_alloc(GFP_KERNEL | __GFP_UNMAPPED, 0, ut->nid, &only);
+	KUNIT_ASSERT_NOT_NULL(test, folio);
+	hold(ut, &folio->page, 0);
+	KUNIT_EXPECT_EQ(test, ut->nr_asked[1], 0);
 	for (i = 0; i < 3; i++) {
 		page = unmapped_pages_alloc(GFP_KERNEL, UNMAPPED_MAX_ORDER - 1, ut->nid);
 		KUNIT_ASSERT_NOT_NULL(test, page);
@@ -3151,15 +3195,6 @@ static const struct page_interface page_interfaces[] = {
 
 KUNIT_ARRAY_PARAM_DESC(page_interface, page_interfaces, desc);
 
-static struct page *hold_any(struct unmapped_test *ut, struct page *page,
-			     unsigned int order)
-{
-	if (page)
-		hold(ut, page, order);
-
-	return page;
-}
-
 /* r1 and r2 for each of them, by a hit and by a refill */
 static void flag_gives_absent_pages(struct kunit *test)
 {
@@ -3258,6 +3293,10 @@ static void flag_is_refused(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, pool);
 	KUNIT_EXPECT_NULL(test, mempool_alloc(pool, gfp));
 	mempool_destroy(pool);
+	pool = mempool_create_page_pool(2, 0);
+	KUNIT_ASSERT_NOT_NULL(test, pool);
+	KUNIT_EXPECT_NULL(test, hold_any(ut, mempool_alloc(pool, gfp), 0));
+	mempool_destroy(pool);
 
 	cache = kmem_cache_create("unmapped_kunit", 64, 0, 0, NULL);
 	KUNIT_ASSERT_NOT_NULL(test, cache);
@@ -3275,6 +3314,9 @@ static void flag_is_refused(struct kunit *test)
 static void flag_is_refused_loudly(struct kunit *test)
 {
 	const gfp_t gfp = GFP_KERNEL | __GFP_UNMAPPED;
+	mempool_t *pool = mempool_create_page_pool(2, 0);
+
+	KUNIT_ASSERT_NOT_NULL(test, pool);
 
 	kunit_warning_suppress(test) {
 		KUNIT_EXPECT_EQ(test, __get_free_pages(gfp, 0), 0);
@@ -3285,10 +3327,13 @@ static void flag_is_refused_loudly(struct kunit *test)
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 3);
 		KUNIT_EXPECT_NULL(test, (__force void *)__alloc_percpu_gfp(64, 8, gfp));
 		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 4);
+		KUNIT_EXPECT_NULL(test, mempool_alloc(pool, gfp));
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 5);
 
 		KUNIT_EXPECT_NULL(test, kmalloc(64, gfp | __GFP_NOWARN));
-		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 4);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 5);
 	}
+	mempool_destroy(pool);
 }
 
 /* Neither new objects nor those that are there already */
@@ -3501,9 +3546,9 @@ static void flag_with_modifier(struct kunit *test)
 	struct page *page;
 
 	stub_get_pages(test, record_get_pages);
-	/* Those for blocks, of which there is one more where others have memory */
-	ut->nr_failures = gfp & __GFP_NORETRY ? 0 : 1 + (nr_online_nodes > 1 &&
-							 !(gfp & __GFP_THISNODE));
+	/* Those for blocks, one of each node */
+	if (!(gfp & __GFP_NORETRY))
+		ut->nr_failures = gfp & __GFP_THISNODE ? 1 : num_node_state(N_MEMORY);
 	page = hold_any(ut, alloc_pages_node(ut->nid, gfp, 0), 0);
 	KUNIT_ASSERT_NOT_NULL(test, page);
 	KUNIT_EXPECT_FALSE(test, page_present(page));
@@ -3543,6 +3588,33 @@ static void flag_in_scope(struct kunit *test)
 	memalloc_noio_restore(scope);
 }
 
+/* Nor does the cache itself do what the caller must not, where it has no block */
+static void flag_in_scope_of_fallback(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+
+	stub_get_pages(test, get_dirty_small_pages);
+	kunit_activate_static_stub(test, unmapped_new_block, record_new_block);
+	take(ut, GFP_NOFS, 0);
+	KUNIT_EXPECT_EQ(test, ut->gfp_block & (__GFP_IO | __GFP_FS), __GFP_IO);
+	ut->gfp_block = 0;
+	take(ut, GFP_NOIO, 0);
+	KUNIT_EXPECT_EQ(test, ut->gfp_block & (__GFP_IO | __GFP_FS), 0);
+}
+
+/* Page tables for those who do not try hard are no reason to use reserves */
+static void flag_uses_no_reserves(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+
+	kunit_activate_static_stub(test, unmapped_set_valid, record_reserves);
+	take(ut, GFP_KERNEL | __GFP_NORETRY, UNMAPPED_MAX_ORDER);
+	take(ut, GFP_KERNEL | __GFP_RETRY_MAYFAIL, UNMAPPED_MAX_ORDER);
+	stub_get_pages(test, get_dirty_small_pages);
+	take(ut, GFP_KERNEL | __GFP_RETRY_MAYFAIL, 0);
+	KUNIT_EXPECT_FALSE(test, ut->reserves);
+}
+
 static void flag_with_nofail(struct kunit *test)
 {
 	struct unmapped_test *ut = test->priv;
@@ -3555,6 +3627,20 @@ static void flag_with_nofail(struct kunit *test)
 	KUNIT_ASSERT_NOT_NULL(test, page);
 	KUNIT_EXPECT_FALSE(test, page_present(page));
 	KUNIT_EXPECT_EQ(test, ut->nr_failures, 0);
+}
+
+/* It cannot be had without waiting, and nobody waits who must not */
+static void flag_with_nofail_in_atomic(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page;
+
+	kunit_warning_suppress(test) {
+		page = hold_any(ut, alloc_pages_node(ut->nid, GFP_NOWAIT | __GFP_NOFAIL |
+						     __GFP_UNMAPPED, 0), 0);
+		KUNIT_EXPECT_NULL(test, page);
+		KUNIT_EXPECT_SUPPRESSED_WARNING_COUNT(test, 1);
+	}
 }
 
 /* A cached page or a block, but no large page is split for it */
@@ -4643,6 +4729,8 @@ static int unmapped_test_init(struct kunit *test)
 
 	ut->test = test;
 	ut->nid = numa_mem_id();
+	/* What asks for no node gets this one all the time */
+	set_cpus_allowed_ptr(current, cpumask_of_node(numa_node_id()));
 	ut->other = NUMA_NO_NODE;
 	xa_init(&ut->held);
 	test->priv = ut;
@@ -4734,7 +4822,10 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(bulk_without_reclaim),
 	KUNIT_CASE_PARAM(flag_with_modifier, modifier_gen_params),
 	KUNIT_CASE_PARAM(flag_in_scope, page_interface_gen_params),
+	KUNIT_CASE(flag_in_scope_of_fallback),
+	KUNIT_CASE(flag_uses_no_reserves),
 	KUNIT_CASE(flag_with_nofail),
+	KUNIT_CASE(flag_with_nofail_in_atomic),
 	KUNIT_CASE(flag_with_noretry),
 	KUNIT_CASE(flag_makes_compound_pages),
 	KUNIT_CASE_PARAM(flag_with_policy, policy_gen_params),
