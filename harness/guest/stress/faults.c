@@ -133,6 +133,8 @@ enum { NOT = 0, TRIED, MUST };
 static const struct site {
 	const char *function;
 	int fails, fails_fragmented;
+	/* How many blocks are asked for, if it is not 3 */
+	unsigned int blocks;
 } sites[] = {
 	/* These first: what is split again and again has to wait longer each time */
 	{ "heal", MUST, NOT },
@@ -149,7 +151,8 @@ static const struct site {
 	{ "set_watched", MUST, TRIED },
 	{ "heal_node", MUST, NOT },
 	{ "heal_work_fn", MUST, NOT },
-	{ "__change_page_attr_set_clr", NOT, MUST },
+	/* More than all others take: then what they have split does not do, and more has to be */
+	{ "__change_page_attr_set_clr", NOT, MUST, 12 },
 	{ "return_work_fn", TRIED, NOT },
 	{ "return_one", TRIED, NOT },
 	{ "shrink_scan", TRIED, TRIED },
@@ -195,10 +198,8 @@ static void set_fault(const char *dir, const char *file, unsigned long value)
 		errx(1, "%s/%s cannot be set", dir, file);
 }
 
-static void all_that_there_is(int zero, bool fragmented)
+static void all_that_there_is(int zero, bool fragmented, size_t pages)
 {
-	/* More than what is left of the block that the module's text lies in, and than what is collected */
-	size_t pages = 3 * BLOCK_PAGES;
 	long collapses;
 	int i;
 
@@ -226,6 +227,9 @@ static void all_that_there_is(int zero, bool fragmented)
 /* Every allocation, then every third one. @used is how many pages are in use by others. */
 static void fail_below(const struct site *site, bool fragmented, long used)
 {
+	/* By default more than what is left of the block that the module's text lies in, and than what is collected */
+	size_t pages = (site->blocks ?: 3) * BLOCK_PAGES;
+	long fallbacks = vmstat("direct_unmapped_fallback");
 	unsigned long start, end, count = 0, before = fault_count();
 	int zero = open("/dev/zero", O_RDONLY);
 	char *keep = secret(1);		/* demand */
@@ -246,7 +250,7 @@ static void fail_below(const struct site *site, bool fragmented, long used)
 			set_fault(fault_dir[i], "interval", interval);
 			set_fault(fault_dir[i], "probability", 100);
 		}
-		all_that_there_is(zero, fragmented);
+		all_that_there_is(zero, fragmented, pages);
 		for (i = 0; i < 2; i++)
 			set_fault(fault_dir[i], "probability", 0);
 		count = fault_count() - before;
@@ -259,8 +263,9 @@ static void fail_below(const struct site *site, bool fragmented, long used)
 	}
 	if (!why && (fragmented ? site->fails_fragmented : site->fails) == MUST && !count)
 		why = "nothing was made to fail";
-	row(!why, what, count, "%s; %ld pages used, %ld before", why ?: count ? "nothing lost, the next one works" : "nothing was allocated there", after,
-	    used);
+	fallbacks = vmstat("direct_unmapped_fallback") - fallbacks;
+	row(!why, what, count, "%s; %ld pages used, %ld before; %ld fallbacks",
+	    why ?: count ? "nothing lost, the next one works" : "nothing was allocated there", after, used, fallbacks);
 	munmap(keep, PAGE);
 	close(zero);
 }
