@@ -148,7 +148,6 @@ static const struct site {
 	{ "unmapped_get_contig", NOT, TRIED },
 	{ "unmapped_collect_free", NOT, TRIED },
 	{ "cache_list", TRIED, TRIED },
-	{ "set_watched", MUST, TRIED },
 	{ "heal_node", MUST, NOT },
 	{ "heal_work_fn", MUST, NOT },
 	/* More than all others take: then what they have split does not do, and more has to be */
