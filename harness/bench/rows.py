@@ -115,7 +115,8 @@ def rows_5_6(kernels, results):
 
 def row_7(kernels, results):
     said = at_once({f: partial(k.run, "module", "pairs", icount=True, smp=1) for f, k in kernels.items()})
-    names = [(f"pair_{n}", f"order {n}") for n in (0, 3, 9, 4, 8)] + [("folios_0", "folio batches")]
+    names = [(f"pair_{n}", f"order {n}") for n in (0, 3, 9, 4, 8)]
+    names += [("folios_0", "folio batches"), ("kmalloc_64", "kmalloc() of 64 bytes")]
     for name, what in names:
         n = columns(said, lambda s: s.one(name))
         off, ours = n["off"] - n["base"], n["ours"] - n["base"]

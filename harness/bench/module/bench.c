@@ -17,6 +17,7 @@
 #include <linux/mm.h>
 #include <linux/module.h>
 #include <linux/random.h>
+#include <linux/slab.h>
 #include <linux/sort.h>
 #include <linux/timekeeping.h>
 #include <linux/vmalloc.h>
@@ -84,6 +85,18 @@ static u64 folios(unsigned int order)
 			folio_batch_add(&batch, folio_alloc(GFP_KERNEL, order));
 		folios_put(&batch);
 	}
+
+	return rdtsc() - t;
+}
+
+/* The slab allocator refuses what wants absent memory, and so looks at the flags */
+static u64 objects(unsigned int size)
+{
+	unsigned int i;
+	u64 t = rdtsc();
+
+	for (i = 0; i < NR_PAIRS; i++)
+		kfree(kmalloc(size, GFP_KERNEL));
 
 	return rdtsc() - t;
 }
@@ -163,6 +176,7 @@ static int bench_pairs(void)
 		release_buddies(orders[i]);
 	}
 	bench_one("folios", folios, 0, NR_PAIRS / FOLIO_BATCH_SIZE * FOLIO_BATCH_SIZE);
+	bench_one("kmalloc", objects, 64, NR_PAIRS);
 
 	return 0;
 }
