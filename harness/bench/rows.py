@@ -140,6 +140,12 @@ def disassemble(obj):
             text = re.sub(r"(R_\w+ \.[\w.]+)[-+]0x[0-9a-f]+", r"\1", text)
             text = re.sub(r"(__UNIQUE_ID_\w+)_\d+\b", r"\1", text)
             functions[name].append(text)
+    for code in functions.values():
+        # Where in the source it is called is told to those who warn of sleeping: with __LINE__, a few instructions before
+        for i, text in enumerate(code):
+            if re.search(r"R_X86_64_\w+ __might_(sleep|resched)\b", text):
+                for k in range(max(0, i - 4), i):
+                    code[k] = re.sub(r"^(mov +)\$0x[0-9a-f]+(,%esi)$", r"\1__LINE__\2", code[k])
     sizes = {}
     for line in call("nm", "-S", "--defined-only", obj).splitlines():
         word = line.split()
