@@ -33,7 +33,9 @@
  * in it, and in that slab's locks, should a race have cost a reserved entry, and
  * those of kfree_rcu().
  * CPA is called without it, and so is the page allocator otherwise. Lookups in
- * unmapped_blocks are under RCU.
+ * unmapped_blocks are under RCU. heal_mutex is for those who look for split
+ * blocks; the memory hotplug lock nests in it, so the memory notifier does not
+ * take it, nor does reclaim.
  */
 #define pr_fmt(fmt) "unmapped_alloc: " fmt
 
