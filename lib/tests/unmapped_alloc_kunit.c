@@ -175,6 +175,16 @@ static int wait_for_cached(struct unmapped_test *ut, long nr)
 				 60 * USEC_PER_SEC, false, ut);
 }
 
+/* Pages are back before that is counted */
+static int wait_for_event(struct unmapped_test *ut, enum vm_event_item item,
+			  unsigned long nr)
+{
+	unsigned long now;
+
+	return read_poll_timeout(event, now, now == nr, 20 * USEC_PER_MSEC,
+				 60 * USEC_PER_SEC, false, ut, item);
+}
+
 /* Presence */
 
 static bool page_present(const struct page *page)
@@ -192,6 +202,19 @@ static unsigned int nr_present(const struct page *page, unsigned int nr)
 		present += page_present(page + i);
 
 	return present;
+}
+
+/* What is returned does not count as cached any more, shortly before this is true */
+static int wait_for_present(const struct page *page, unsigned int nr)
+{
+	unsigned int present;
+
+	/* That takes out what is free */
+	if (debug_pagealloc_enabled())
+		return 0;
+
+	return read_poll_timeout(nr_present, present, present == nr, 20 * USEC_PER_MSEC,
+				 60 * USEC_PER_SEC, false, page, nr);
 }
 
 struct probe {
@@ -2068,7 +2091,7 @@ static void idle_blocks_are_returned(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, BLOCK_PAGES), 0);
 	give(ut, page[0]);
 	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, 0), 0);
-	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_RETURN), before + 4);
+	KUNIT_EXPECT_EQ(test, wait_for_event(ut, DIRECT_UNMAPPED_RETURN, before + 4), 0);
 	for (i = 0; i < ARRAY_SIZE(page); i++)
 		expect_free_pages_present(test, page[i], BLOCK_PAGES);
 }
@@ -2087,6 +2110,7 @@ static void fallback_pages_are_returned(struct kunit *test)
 	for (i = 1; i < BLOCK_PAGES / 2; i += 2)
 		give(ut, page + i);
 	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, 0), 0);
+	KUNIT_EXPECT_EQ(test, wait_for_present(page, BLOCK_PAGES / 2), 0);
 	for (i = 1; i < BLOCK_PAGES; i += 2) {
 		if (i < BLOCK_PAGES / 2)
 			expect_free_pages_present(test, page + i, 1);
@@ -2096,6 +2120,7 @@ static void fallback_pages_are_returned(struct kunit *test)
 
 	give_all(ut);
 	KUNIT_EXPECT_EQ(test, wait_for_cached(ut, 0), 0);
+	KUNIT_EXPECT_EQ(test, wait_for_present(page, BLOCK_PAGES), 0);
 	expect_free_pages_present(test, page, BLOCK_PAGES);
 	skip_unless_large_map(test);
 	KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now, now.level == before.level,
