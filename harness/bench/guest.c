@@ -30,6 +30,7 @@
 #define FILE_BYTES	(512 * MIB)
 #define NR_READS	10000
 #define READ_BYTES	64
+#define READS_PER_TURN	100
 #define NR_USERS	16
 #define USER_PAGES	(64 * MIB / 4096)
 #define SAMPLE_MS	50
@@ -427,7 +428,7 @@ static void use_cpu(unsigned int cpu)
  */
 
 /* As many figures as asked for, after some to warm up. @fn(@arg) takes one. */
-static double *figures(unsigned int nr, double (*fn)(int arg), int arg)
+static double *figures(unsigned int nr, double (*fn)(void *arg), void *arg)
 {
 	double *figure = calloc(nr, sizeof(*figure));
 	unsigned int i;
@@ -459,7 +460,7 @@ static void print_figures(const char *name, unsigned int nr, const double *figur
  */
 
 /* To the same pages in the vmalloc area */
-static double lap(int unused)
+static double lap(void *unused)
 {
 	double ns[2];
 
@@ -476,8 +477,8 @@ static void bench_chase(unsigned int nr)
 
 	insert(read_image(MODULE), "bench", "what=chain");
 	use_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
-	before = figures(nr, lap, 0);
-	again = figures(nr, lap, 0);
+	before = figures(nr, lap, NULL);
+	again = figures(nr, lap, NULL);
 	module_figures("lap", ns, 2);
 	printf("chase_ns %.2f\n", ns[0]);
 	map = direct_map();
@@ -485,13 +486,13 @@ static void bench_chase(unsigned int nr)
 		err(1, "ageing");
 	area_open(&s, true, SECRET_PAGES);
 	area_touch(&s);
-	used = figures(nr, lap, 0);
+	used = figures(nr, lap, NULL);
 	printf("chase_split_in_use %ld\n", (direct_map().kib_4k - map.kib_4k) / 1024);
 	secret_close(&s);
 	drain();
 	/* Until they give back what they hold, on a kernel that does */
 	sleep(IDLE_SECONDS);
-	after = figures(nr, lap, 0);
+	after = figures(nr, lap, NULL);
 	printf("chase_split_after %ld\n", (direct_map().kib_4k - map.kib_4k) / 1024);
 	print_figures("chase_in_use", nr, used, before, again);
 	print_figures("chase_after", nr, after, before, again);
@@ -499,10 +500,10 @@ static void bench_chase(unsigned int nr)
 }
 
 /*
- * Row 10: reads of a tmpfs file, the pages of which lie where users of secret
- * memory were before. Measured are, in this order: after as many users of
- * ordinary memory; after such users again, the control; after those of secret
- * memory. Memory that nobody used yet is no control: nor has the emulator.
+ * Row 10: reads of a tmpfs file, the pages of which lie where users of memory
+ * were before, to reads of one that is there from the start. Measured are, in
+ * this order: after users of ordinary memory; after such users again, the
+ * control; after as many of secret memory.
  */
 
 static int new_file(void)
@@ -521,43 +522,55 @@ static int new_file(void)
 	return fd;
 }
 
-static uint64_t reads_ns(int fd, size_t bytes)
+static uint64_t reads_ns(int fd)
 {
 	static unsigned int seed = 1;
+	off_t at[READS_PER_TURN];
 	char buf[READ_BYTES];
-	uint64_t t = now_ns();
 	unsigned int i;
+	uint64_t t;
 
-	for (i = 0; i < NR_READS; i++) {
-		off_t at = (size_t)rand_r(&seed) % (bytes / READ_BYTES) * READ_BYTES;
-
-		if (pread(fd, buf, sizeof(buf), at) != sizeof(buf))
+	for (i = 0; i < READS_PER_TURN; i++)
+		at[i] = rand_r(&seed) % (FILE_BYTES / READ_BYTES) * READ_BYTES;
+	t = now_ns();
+	for (i = 0; i < READS_PER_TURN; i++) {
+		if (pread(fd, buf, sizeof(buf), at[i]) != sizeof(buf))
 			err(1, "pread");
 	}
 
 	return now_ns() - t;
 }
 
-/* To reads of one page of it */
-static double reads_ratio(int fd)
+struct files {
+	int	first, now;
+	double	ns;
+};
+
+static double reads_ratio(void *arg)
 {
-	uint64_t all, one;
+	struct files *f = arg;
+	uint64_t now = 0, first = 0;
+	unsigned int i;
 
-	all = reads_ns(fd, FILE_BYTES);
-	one = reads_ns(fd, page_size);
-	one += reads_ns(fd, page_size);
-	all += reads_ns(fd, FILE_BYTES);
+	for (i = 0; i < NR_READS / READS_PER_TURN; i += 2) {
+		now += reads_ns(f->now);
+		first += reads_ns(f->first);
+		first += reads_ns(f->first);
+		now += reads_ns(f->now);
+	}
+	f->ns = (double)now / NR_READS;
 
-	return (double)all / one;
+	return (double)now / first;
 }
 
-static double *reads(unsigned int nr)
+static double *reads(struct files *f, unsigned int nr)
 {
-	int fd = new_file();
-	double *figure = figures(nr, reads_ratio, fd);
+	double *figure;
 
-	printf("reads_ns %.2f\n", (double)reads_ns(fd, FILE_BYTES) / NR_READS);
-	close(fd);
+	f->now = new_file();
+	figure = figures(nr, reads_ratio, f);
+	printf("reads_ns %.2f\n", f->ns);
+	close(f->now);
 
 	return figure;
 }
@@ -600,14 +613,20 @@ static void users(bool secret)
 static void bench_reads(unsigned int nr)
 {
 	double *before, *again, *after;
-	struct direct_map map = direct_map();
+	struct direct_map map;
+	struct files f;
 
+	use_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
+	/* Memory that nobody used yet the emulator does not have either */
 	users(false);
-	before = reads(nr);
+	f.first = new_file();
+	map = direct_map();
 	users(false);
-	again = reads(nr);
+	before = reads(&f, nr);
+	users(false);
+	again = reads(&f, nr);
 	users(true);
-	after = reads(nr);
+	after = reads(&f, nr);
 	printf("reads_split %ld\n", (direct_map().kib_4k - map.kib_4k) / 1024);
 	print_figures("reads", nr, after, before, again);
 }

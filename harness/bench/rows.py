@@ -216,7 +216,7 @@ def row_10(kernels, results):
     mid, said = ratios(kernels, ["reads"], lambda k, nr: k.run("guest", "reads", str(PAIRS_AFTER[k.flavour]), timeout=600, nr=nr),
                        900, results.samples, "row 10")
     add_timed(results, 10, "pread of 64 bytes from 512 MiB of tmpfs, after 16 users of 64 MiB memfd_secret / of memfd", "reads",
-              mid, 1.02, 1, show="{:.3f} / {:.3f} of a read of one page")
+              mid, 1.02, 1, show="{:.3f} / {:.3f} of a read of the file that was there first")
     results[-1]["remark"] += after_remark(said, "reads", "")
 
 
