@@ -14,8 +14,8 @@
 /* The largest order there is: a block of 2 MiB, mapped by one PMD */
 #define UNMAPPED_MAX_ORDER	(PMD_SHIFT - PAGE_SHIFT)
 
-/* Each CPU's window on absent pages */
-#define UNMAPPED_WINDOW_PAGES	16
+/* Each CPU's window on absent pages: one for access, and a batch of folios */
+#define UNMAPPED_WINDOW_PAGES	32
 
 /* For the page allocator only, which does not call them without the cache */
 unsigned int unmapped_nr_owned(const struct page *page, unsigned int nr);
