@@ -240,8 +240,9 @@ struct unmapped_node {
 /*
  * A hole in the vmalloc area, for access to absent pages. Its first page is for
  * unmapped_page_map(), the others are for wiping: what a batch of folios has is
- * cleared in one go. Interrupts are off meanwhile: 31 pages take some 4 us, which
- * is less than the page allocator may spend in free_pcppages_bulk().
+ * cleared in one go. Interrupts are off meanwhile: 124 KiB take 4 us at 31 GB/s,
+ * 12 us at 10 GB/s, which is less than the page allocator may spend in
+ * free_pcppages_bulk().
  */
 #define WIPE_BATCH	(UNMAPPED_WINDOW_PAGES - 1)
 

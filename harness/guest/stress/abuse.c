@@ -221,7 +221,7 @@ static void storm(void)
 		/* Forks of it write the same to the same pages */
 		wrong += WIFEXITED(status) ? WEXITSTATUS(status) : WTERMSIG(status) != SIGKILL;
 	}
-	for (i = 0; i < 20 && vmstat("nr_direct_unmapped_used"); i++)
+	for (i = 0; i < 240 && vmstat("nr_direct_unmapped_used"); i++)
 		usleep(250000);
 	used = vmstat("nr_direct_unmapped_used");
 	splits = vmstat("direct_map_level2_splits") - splits;
@@ -252,18 +252,22 @@ void abuse(void)
 			errx(1, "a user did not report");
 		most = held > most ? held : most;
 	}
+	/* LRU batches of other CPUs may hold what a user has freed */
+	write_file("/proc/sys/vm/drop_caches", "1");
 	used = vmstat("nr_direct_unmapped_used") - used;
-	cached = vmstat("nr_direct_unmapped_free");
 	row(most <= LIMIT_PAGES, "pages that a user with RLIMIT_MEMLOCK of 256 pages had", NR_USERS * NR_ROUNDS, "at most %u", most);
 	row(used <= NR_USERS * LIMIT_PAGES, "pages in use by 8 such users", 1, "%ld, of %d", used, NR_USERS * LIMIT_PAGES);
 	/* What all together may have, and a block each that is not full; two in the reserve */
+	for (i = 0; i < 60 && vmstat("nr_direct_unmapped_free") > NR_USERS * LIMIT_PAGES + 3 * BLOCK_PAGES - used; i++)
+		sleep(1);
+	cached = vmstat("nr_direct_unmapped_free");
 	row(used + cached <= NR_USERS * LIMIT_PAGES + 3 * BLOCK_PAGES, "pages out of use for others, all in all", 1,
 	    "%ld used + %ld cached", used, cached);
 	for (i = 0; i < NR_USERS; i++)
 		kill(user[i], SIGKILL);
 	while (wait(NULL) > 0)
 		;
-	for (i = 0; i < 10 && (vmstat("nr_direct_unmapped_used") || vmstat("nr_direct_unmapped_free")); i++)
+	for (i = 0; i < 60 && (vmstat("nr_direct_unmapped_used") || vmstat("nr_direct_unmapped_free")); i++)
 		sleep(1);
 	splits = vmstat("direct_map_level2_splits") - splits;
 	row(!splits, "large pages that they split", 1, "%ld", splits);
@@ -277,7 +281,7 @@ void abuse(void)
 		in_turns();
 	}
 	storm();
-	for (i = 0; i < 10 && (vmstat("nr_direct_unmapped_used") || vmstat("nr_direct_unmapped_free")); i++)
+	for (i = 0; i < 60 && (vmstat("nr_direct_unmapped_used") || vmstat("nr_direct_unmapped_free")); i++)
 		sleep(1);
 	used = vmstat("nr_direct_unmapped_used");
 	cached = vmstat("nr_direct_unmapped_free");

@@ -40,10 +40,10 @@ static void poison_used(const char *name, const char *path, bool by_address)
 	pid_t child;
 
 	/* One who does not touch the page is not to be hurt */
+	signal(SIGUSR1, on_usr1);
 	child = fork();
 	if (!child) {
 		munmap(mine, POISON_PAGES * PAGE);
-		signal(SIGUSR1, on_usr1);
 		while (!asked)
 			usleep(1000);
 		_exit(!filled(other, POISON_PAGES));
@@ -145,6 +145,7 @@ void poison(void)
 	const char *inject = "/sys/kernel/debug/hwpoison/corrupt-pfn";
 	struct sigaction sa = { .sa_handler = on_bus };
 	long used, splits = vmstat("direct_map_level2_splits"), bad = 0;
+	int i;
 
 	sigaction(SIGBUS, &sa, NULL);
 	if (access(inject, W_OK)) {
@@ -165,7 +166,8 @@ void poison(void)
 		bad += 2;
 	}
 	/* The bad pages, and nothing else, count as used for ever */
-	sleep(3);
+	for (i = 0; i < 60 && vmstat("nr_direct_unmapped_used") > bad; i++)
+		sleep(1);
 	used = vmstat("nr_direct_unmapped_used");
 	row(used == bad, "pages that count as used afterwards", 1, "%ld, of %ld that went bad", used, bad);
 	splits = vmstat("direct_map_level2_splits") - splits;

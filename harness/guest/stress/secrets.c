@@ -409,7 +409,7 @@ static bool drained(void)
 	int i;
 
 	for (i = 0; i < 100 && (vmstat("nr_direct_unmapped_free") || vmstat("nr_direct_unmapped_used")); i++) {
-		write_file("/proc/sys/vm/drop_caches", "2");
+		write_file("/proc/sys/vm/drop_caches", "3");
 		usleep(100000);
 	}
 	return i < 100;
