@@ -1974,7 +1974,8 @@ static void heal_work_fn(struct work_struct *work)
  */
 void unmapped_alloc_heal_later(void)
 {
-	if (unmapped_enabled && !delayed_work_pending(&heal_work))
+	/* Orders the change before a look that is about to begin */
+	if (unmapped_enabled)
 		queue_delayed_work(heal_wq, &heal_work,
 				   with_rest(unmapped_heal_delay));
 }
@@ -2071,8 +2072,11 @@ static void return_work_fn(struct work_struct *work)
 	struct unmapped_node *un = container_of(to_delayed_work(work),
 						struct unmapped_node, return_work);
 	unsigned long before = jiffies - unmapped_idle_delay;
-	unsigned long nr_used = READ_ONCE(un->nr_used);
-	unsigned long keep;
+	unsigned long nr_used, keep;
+
+	/* Whoever frees after this finds that the work is not pending */
+	scoped_guard(spinlock_irqsave, &un->lock)
+		nr_used = un->nr_used;
 
 	/*
 	 * What looks used may be folios that were freed while other CPUs' LRU
