@@ -501,9 +501,10 @@ static void bench_chase(unsigned int nr)
 
 /*
  * Row 10: reads of a tmpfs file, the pages of which lie where users of memory
- * were before, to reads of one that is there from the start. Measured are, in
- * this order: after users of ordinary memory; after such users again, the
- * control; after as many of secret memory.
+ * were before, to reads of one of the same size that is there from the start:
+ * what the machine's caches cost is in both. Measured are, in this order: after
+ * users of ordinary memory; after such users again, the control; after as many
+ * of secret memory.
  */
 
 static int new_file(void)

@@ -280,6 +280,15 @@ static struct mapping mapping_of(struct page *page)
 	return map;
 }
 
+/* As wait_for_cached() */
+static int wait_for_level(struct page *page, unsigned int level)
+{
+	struct mapping map;
+
+	return read_poll_timeout(mapping_of, map, map.level == level, 20 * USEC_PER_MSEC,
+				 60 * USEC_PER_SEC, false, page);
+}
+
 /*
  * How much is mapped by pages of each size, in kB. The vm events say more, but
  * only once the system is up.
@@ -2135,7 +2144,6 @@ static void fallback_pages_are_returned(struct kunit *test)
 	struct unmapped_test *ut = test->priv;
 	struct page *page = take_ordinary(ut, UNMAPPED_MAX_ORDER);
 	struct mapping before = mapping_of(page);
-	struct mapping now;
 	unsigned int i;
 
 	unmapped_idle_delay = HZ;
@@ -2157,9 +2165,7 @@ static void fallback_pages_are_returned(struct kunit *test)
 	KUNIT_EXPECT_EQ(test, wait_for_present(page, BLOCK_PAGES), 0);
 	expect_free_pages_present(test, page, BLOCK_PAGES);
 	skip_unless_large_map(test);
-	KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now, now.level == before.level,
-						   20 * USEC_PER_MSEC, 60 * USEC_PER_SEC,
-						   false, page));
+	KUNIT_EXPECT_EQ(test, wait_for_level(page, before.level), 0);
 }
 
 static void shrinker_returns_idle_blocks(struct kunit *test)
@@ -2359,12 +2365,9 @@ static void heal_by_itself(struct kunit *test)
 		now = mapping_of(page);
 		if (time_before(jiffies, start + unmapped_heal_delay))
 			KUNIT_EXPECT_EQ(test, now.level, PG_LEVEL_4K);
-		KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now,
-							   now.level == before.level,
-							   20 * USEC_PER_MSEC,
-							   60 * USEC_PER_SEC, false, page));
+		KUNIT_EXPECT_EQ(test, wait_for_level(page, before.level), 0);
 	}
-	KUNIT_EXPECT_EQ(test, now.flags, before.flags);
+	expect_mapping(test, page, &before);
 }
 
 /* Whoever changes attributes back and forth does not split and heal for ever */
@@ -2412,7 +2415,6 @@ static bool heal_rests(struct kunit *test, struct page **page,
 {
 	struct lock_holder holder;
 	unsigned long start, took;
-	struct mapping now;
 	unsigned int i;
 	bool rested;
 
@@ -2442,16 +2444,10 @@ static bool heal_rests(struct kunit *test, struct page **page,
 
 	start = jiffies;
 	unmapped_alloc_heal_later();
-	KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now, now.level == before->level,
-						   20 * USEC_PER_MSEC, 60 * USEC_PER_SEC, false,
-						   page[0]));
+	KUNIT_EXPECT_EQ(test, wait_for_level(page[0], before->level), 0);
 	rested = jiffies - start >= 4 * took;
 	for (i = 0; i < nr; i++) {
-		KUNIT_EXPECT_EQ(test, 0, read_poll_timeout(mapping_of, now,
-							   now.level == before[i].level,
-							   20 * USEC_PER_MSEC,
-							   60 * USEC_PER_SEC, false,
-							   page[i]));
+		KUNIT_EXPECT_EQ(test, wait_for_level(page[i], before[i].level), 0);
 		expect_mapping(test, page[i], &before[i]);
 	}
 

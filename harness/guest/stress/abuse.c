@@ -231,7 +231,7 @@ static void storm(void)
 
 void abuse(void)
 {
-	long used = vmstat("nr_direct_unmapped_used"), splits = vmstat("direct_map_level2_splits"), cached;
+	long used = vmstat("nr_direct_unmapped_used"), splits = vmstat("direct_map_level2_splits"), cached, bound;
 	unsigned int i, held, most = 0;
 	int report[2], ret;
 	pid_t user[NR_USERS];
@@ -258,10 +258,11 @@ void abuse(void)
 	row(most <= LIMIT_PAGES, "pages that a user with RLIMIT_MEMLOCK of 256 pages had", NR_USERS * NR_ROUNDS, "at most %u", most);
 	row(used <= NR_USERS * LIMIT_PAGES, "pages in use by 8 such users", 1, "%ld, of %d", used, NR_USERS * LIMIT_PAGES);
 	/* What all together may have, and a block each that is not full; two in the reserve */
-	for (i = 0; i < 60 && vmstat("nr_direct_unmapped_free") > NR_USERS * LIMIT_PAGES + 3 * BLOCK_PAGES - used; i++)
+	bound = NR_USERS * LIMIT_PAGES + 3 * BLOCK_PAGES;
+	for (i = 0; i < 60 && used + vmstat("nr_direct_unmapped_free") > bound; i++)
 		sleep(1);
 	cached = vmstat("nr_direct_unmapped_free");
-	row(used + cached <= NR_USERS * LIMIT_PAGES + 3 * BLOCK_PAGES, "pages out of use for others, all in all", 1,
+	row(used + cached <= bound, "pages out of use for others, all in all", 1,
 	    "%ld used + %ld cached", used, cached);
 	for (i = 0; i < NR_USERS; i++)
 		kill(user[i], SIGKILL);
