@@ -29,9 +29,9 @@
  * heal().
  *
  * Locking: unmapped_node.lock protects all of a node's blocks. It is taken in
- * any context but NMI and nests in nothing; the lock of unmapped_blocks nests
- * in it, and in that slab's locks, should a race have cost a reserved entry, and
- * those of kfree_rcu().
+ * any context but NMI. In it nests the lock of unmapped_blocks, in which nest
+ * those of slab, should somebody else have removed the reserved entry, and those
+ * of kfree_rcu().
  * CPA is called without it, and so is the page allocator otherwise. Lookups in
  * unmapped_blocks are under RCU. heal_mutex is for those who look for split
  * blocks; the memory hotplug lock nests in it, so the memory notifier does not
@@ -116,8 +116,9 @@ VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 #define DEMAND_DELAYS	10
 
 /*
- * How long nobody asks for a block after there was none, in jiffies; ten times
- * as long for a block to be emptied. Both take milliseconds, in vain.
+ * How long nobody asks for a block after there was none, in jiffies, but for
+ * those whom nothing else would serve; ten times as long for a block to be
+ * emptied. Both take milliseconds, in vain.
  */
 VISIBLE_IF_KUNIT unsigned long unmapped_retry_delay = HZ / 10;
 
@@ -202,8 +203,8 @@ struct unmapped_block {
  * @nr_collected: pages in @collected
  * @collecting: there is demand, and no shortage of memory
  * @missed_at: when a request could not be served from the cache, in jiffies
- * @return_work: returns idle blocks. Freezable: the image of a hibernation does
- *	not have blocks that are about to be returned.
+ * @return_work: returns idle blocks. Freezable, so that no block changes hands
+ *	while the image of a hibernation is written.
  * @deferred_work: wipes @deferred
  * @deferred_irq_work: starts @deferred_work, from contexts that cannot
  */
@@ -513,7 +514,7 @@ static void window_clear(struct unmapped_window *w, unsigned int i)
  * gets to know it. Interrupts are off until unmapped_page_unmap(): work on one
  * page, then unmap it. Does not nest. Pages may be freed meanwhile.
  *
- * Context: Any but NMI.
+ * Context: Any but NMI, if unmapped_alloc_enabled().
  * Return: address of a writable mapping of the whole page, never NULL.
  */
 void *unmapped_page_map(struct page *page, unsigned long *irqflags)
@@ -1652,6 +1653,13 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 	return page;
 }
 
+/* Cached pages are of any zone but ZONE_MOVABLE, so one cannot be asked for */
+static bool can_serve(gfp_t gfp, unsigned int order)
+{
+	return unmapped_alloc_enabled() && order <= UNMAPPED_MAX_ORDER &&
+	       !(gfp & (__GFP_DMA | __GFP_DMA32));
+}
+
 /**
  * unmapped_alloc_frozen - allocate for the page allocator
  * @gfp: as for unmapped_pages_alloc(), after current_gfp_context()
@@ -1670,8 +1678,7 @@ struct page *unmapped_alloc_frozen(gfp_t gfp, unsigned int order, int nid,
 	struct page *page = NULL;
 	bool hit;
 
-	if (!unmapped_alloc_enabled() || order > UNMAPPED_MAX_ORDER ||
-	    (gfp & (__GFP_DMA | __GFP_DMA32))) {
+	if (!can_serve(gfp, order)) {
 		WARN_ON_ONCE(gfp & __GFP_NOFAIL);
 		return NULL;
 	}
@@ -1724,7 +1731,7 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
 
 		while (end < nr_pages && !pages[end])
 			end++;
-		if (unmapped_alloc_enabled() && node_allowed(nid, gfp, nodemask))
+		if (can_serve(gfp, 0) && node_allowed(nid, gfp, nodemask))
 			end = i + take_cached_bulk(nid, end - i, pages + i);
 		else
 			end = i;
@@ -1761,9 +1768,11 @@ unsigned int unmapped_alloc_bulk(gfp_t gfp, int nid, nodemask_t *nodemask,
  *
  * Free them as pages of alloc_pages(): put_page(), __free_pages(), vfree() of
  * an area that they are mapped in. They are wiped then, and need not be mapped
- * again before. Use unmapped_page_map() or vmap() to access them.
+ * again before. Use unmapped_page_map() or vmap() to access them, and call
+ * vm_unmap_aliases() after vunmap(), before they are freed.
  *
- * Context: Any but NMI.
+ * Context: Any but NMI. May sleep with __GFP_DIRECT_RECLAIM. With PF_MEMALLOC
+ * only pages that are in the cache are handed out, and no reserves.
  * Return: the first page, or NULL if there is no memory, if the request is
  * refused, or if unmapped_alloc_enabled() is false. Never a page that is
  * present in the direct map.
@@ -2128,13 +2137,13 @@ static unsigned long return_all(struct unmapped_node *un)
 
 /**
  * unmapped_alloc_drain - give all unused blocks back to the page allocator
- * @nid: node to drain
+ * @nid: node to drain, not NUMA_NO_NODE
  *
  * What is present is mapped by as large pages as it can be when this returns,
  * unless somebody else was changing page tables all the time: then soon after.
  *
- * Context: May sleep.
- * Return: number of pages given back.
+ * Context: May sleep. Takes the memory hotplug lock, so not for its notifiers.
+ * Return: number of pages given back, 0 if the cache is off.
  */
 unsigned long unmapped_alloc_drain(int nid)
 {

@@ -44,11 +44,11 @@ void unmapped_alloc_heal_later(void);
 
 /**
  * is_unmapped_page - is this one of unmapped_alloc's pages?
- * @page: page that the caller has a reference to, or is just freeing
+ * @page: any page that cannot be freed, or taken, meanwhile
  *
  * Context: Any.
- * Return: true if @page came from unmapped_pages_alloc(): it is absent from the
- * direct map, and page_address() must not be dereferenced.
+ * Return: true if @page was handed out by the cache, or is free in it: it is
+ * absent from the direct map, and page_address() must not be dereferenced.
  */
 static inline bool is_unmapped_page(const struct page *page)
 {

@@ -3316,10 +3316,14 @@ static void flag_is_closed(struct kunit *test)
 	for (order = UNMAPPED_MAX_ORDER + 1; order <= interface->max_order; order++)
 		KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp, order, ut->nid),
 						 order));
+	/* Not even from the cache */
+	give(ut, take(ut, GFP_KERNEL, 0));
+	KUNIT_EXPECT_GT(test, nr_cached(ut), 0);
 	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp | __GFP_DMA, 0, ut->nid),
 					 0));
 	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(gfp | __GFP_DMA32, 0, ut->nid),
 					 0));
+	unmapped_alloc_drain(ut->nid);
 	KUNIT_EXPECT_NULL(test, hold_any(ut, interface->alloc(GFP_NOWAIT | __GFP_UNMAPPED,
 							      0, ut->nid), 0));
 	stub_get_pages(test, fail_get_pages);
