@@ -51,6 +51,7 @@
 #include <linux/random.h>
 #include <linux/seq_file.h>
 #include <linux/set_memory.h>
+#include <linux/shmem_fs.h>
 #include <linux/slab.h>
 #include <linux/smp.h>
 #include <linux/uaccess.h>
@@ -2815,9 +2816,50 @@ static void blocks_of_larger_chunks(struct kunit *test)
 	expect_not_leaked(ut, free);
 }
 
+KUNIT_DEFINE_ACTION_WRAPPER(put_file, fput, struct file *);
+
+struct batched {
+	struct address_space	*mapping;
+	pgoff_t			index;
+	struct folio		*folio;
+};
+
+/* New folios wait in a batch of the CPU until there are enough of them */
+static long add_to_lru_batch(void *data)
+{
+	struct batched *batched = data;
+
+	batched->folio = shmem_read_folio(batched->mapping, batched->index++);
+
+	return PTR_ERR_OR_ZERO(batched->folio);
+}
+
+/* A new folio that is in an LRU batch of another CPU, and not on the LRU yet */
+static struct folio *batched_folio(struct kunit *test)
+{
+	unsigned int cpu = cpumask_any_but(cpu_online_mask, raw_smp_processor_id());
+	struct batched batched = {};
+	struct file *file;
+
+	if (cpu >= nr_cpu_ids)
+		return NULL;
+	file = shmem_kernel_file_setup("batched", 3 * PAGE_SIZE, EMPTY_VMA_FLAGS);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_file, file));
+	batched.mapping = file->f_mapping;
+	do {
+		KUNIT_ASSERT_LT(test, batched.index, 3);
+		KUNIT_ASSERT_EQ(test, 0, work_on_cpu(cpu, add_to_lru_batch, &batched));
+		folio_put(batched.folio);
+	} while (folio_test_lru(batched.folio));	/* it was the last of a batch */
+
+	return batched.folio;
+}
+
 /* The page allocator has no block, but movable memory */
 static void refill_by_migration(struct kunit *test)
 {
+	struct folio *batched = batched_folio(test);
 	struct unmapped_test *ut = test->priv;
 	unsigned long contig = event(ut, DIRECT_UNMAPPED_REFILL_CONTIG);
 	unsigned long fallbacks = event(ut, DIRECT_UNMAPPED_FALLBACK);
@@ -2830,6 +2872,8 @@ static void refill_by_migration(struct kunit *test)
 	kunit_activate_static_stub(test, unmapped_collect_free, fail_collect_free);
 	page = take(ut, GFP_KERNEL, 0);
 	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL_CONTIG), contig + 1);
+	/* No CPU but this one was asked to empty its batches, and waited for */
+	KUNIT_EXPECT_FALSE(test, batched && folio_test_lru(batched));
 	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_FALLBACK), fallbacks);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES - 1);
 	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
