@@ -404,6 +404,29 @@ static void remembered(void)
 	    expected, seen);
 }
 
+/* Parts of the kernel's image that were freed are anybody's memory, and so must not be mapped by the image any more */
+static void freed_image(void)
+{
+	static const char * const parts[][3] = {
+		{ "initial memory", "__init_begin", "__init_end" },
+		{ "unused decrypted memory", "__start_bss_decrypted_unused", "__end_bss_decrypted" },
+	};
+	char what[128];
+	size_t i;
+
+	for (i = 0; i < sizeof(parts) / sizeof(*parts); i++) {
+		unsigned long start = symbol(parts[i][1]), end = symbol(parts[i][2]), kib;
+
+		snprintf(what, sizeof(what), "freed parts of the kernel's image: %s", parts[i][0]);
+		if (!start || !end) {
+			skip(what, "this kernel has none, or no symbols of data");
+			continue;
+		}
+		kib = mapped_kib(start, end);
+		row(end > start && !kib, what, 1, "%lu KiB, of which %lu are mapped", (end - start) / 1024, kib);
+	}
+}
+
 static bool drained(void)
 {
 	int i;
@@ -430,6 +453,7 @@ void secrets(void)
 		cpus = 64;
 	make_patterns();
 	open_kcore();
+	freed_image();
 	remembered();
 	setrlimit(RLIMIT_CORE, &core);
 	cores = !access("/proc/sys/kernel/core_pattern", W_OK);

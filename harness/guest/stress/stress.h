@@ -55,6 +55,8 @@ bool fault_write(const char *dir, const char *file, const char *value);
 unsigned long fault_count(void);
 unsigned long fault_setup(void);
 long absent_kib(void);
+unsigned long mapped_kib(unsigned long start, unsigned long end);
+unsigned long symbol(const char *name);
 
 /* users.c */
 extern volatile sig_atomic_t asked;

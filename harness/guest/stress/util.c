@@ -350,3 +350,39 @@ long absent_kib(void)
 		errx(1, "no direct map in /sys/kernel/debug/page_tables/kernel");
 	return sum / 1024;
 }
+
+/* How much between two addresses of the kernel's is present, in KiB, by the same dump */
+unsigned long mapped_kib(unsigned long start, unsigned long end)
+{
+	unsigned long from, to, sum = 0;
+	char line[256];
+	FILE *f = fopen("/sys/kernel/debug/page_tables/kernel", "r");
+
+	if (!f)
+		err(1, "/sys/kernel/debug/page_tables/kernel");
+	while (fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "0x%lx-0x%lx", &from, &to) != 2 || (!strstr(line, " RW ") && !strstr(line, " ro ")))
+			continue;
+		from = from > start ? from : start;
+		to = to < end ? to : end;
+		sum += from < to ? to - from : 0;
+	}
+	fclose(f);
+	return sum / 1024;
+}
+
+/* The address of a symbol of the kernel's, or 0. Of data there are none without CONFIG_KALLSYMS_ALL. */
+unsigned long symbol(const char *name)
+{
+	unsigned long addr = 0, value;
+	char line[512], key[128];
+	FILE *f = fopen("/proc/kallsyms", "r");
+
+	if (!f)
+		err(1, "/proc/kallsyms");
+	while (!addr && fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx %*c %127s", &value, key) == 2 && !strcmp(key, name))
+			addr = value;
+	fclose(f);
+	return addr;
+}
