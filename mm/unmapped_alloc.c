@@ -1042,6 +1042,8 @@ VISIBLE_IF_KUNIT struct page *unmapped_get_contig(gfp_t gfp, int nid)
 	    test_and_set_bit_lock(0, &un->contig_busy))
 		return NULL;
 
+	/* What is in a batch is not on the LRU yet, and cannot be migrated */
+	lru_add_drain();
 	for (; scan && tries; scan--, pfn += BLOCK_PAGES) {
 		cond_resched();
 		if (pfn < start || pfn >= end)
@@ -1653,7 +1655,7 @@ static struct page *alloc_slow(gfp_t gfp, unsigned int order, int nid,
 	return page;
 }
 
-/* Cached pages are of any zone but ZONE_MOVABLE, so one cannot be asked for */
+/* Cached pages may be of any zone, so those who need a low one are refused */
 static bool can_serve(gfp_t gfp, unsigned int order)
 {
 	return unmapped_alloc_enabled() && order <= UNMAPPED_MAX_ORDER &&

@@ -44,7 +44,7 @@ void unmapped_alloc_heal_later(void);
 
 /**
  * is_unmapped_page - is this one of unmapped_alloc's pages?
- * @page: any page that cannot be freed, or taken, meanwhile
+ * @page: any page that is neither freed nor allocated meanwhile
  *
  * Context: Any.
  * Return: true if @page was handed out by the cache, or is free in it: it is

@@ -2818,48 +2818,43 @@ static void blocks_of_larger_chunks(struct kunit *test)
 
 KUNIT_DEFINE_ACTION_WRAPPER(put_file, fput, struct file *);
 
-struct batched {
-	struct address_space	*mapping;
-	pgoff_t			index;
-	struct folio		*folio;
-};
-
-/* New folios wait in a batch of the CPU until there are enough of them */
 static long add_to_lru_batch(void *data)
 {
-	struct batched *batched = data;
+	struct file *file = data;
 
-	batched->folio = shmem_read_folio(batched->mapping, batched->index++);
-
-	return PTR_ERR_OR_ZERO(batched->folio);
+	return PTR_ERR_OR_ZERO(shmem_read_folio(file->f_mapping, 0));
 }
 
-/* A new folio that is in an LRU batch of another CPU, and not on the LRU yet */
+/*
+ * A folio that waits in another CPU's batch to be put on the LRU, or NULL if
+ * there is no such CPU. With a reference, so that it is not migrated.
+ */
 static struct folio *batched_folio(struct kunit *test)
 {
-	unsigned int cpu = cpumask_any_but(cpu_online_mask, raw_smp_processor_id());
-	struct batched batched = {};
+	unsigned int cpu = raw_smp_processor_id();
+	struct folio *folio;
 	struct file *file;
 
+	/* The other one is to stay the other one */
+	KUNIT_ASSERT_EQ(test, 0, set_cpus_allowed_ptr(current, cpumask_of(cpu)));
+	cpu = cpumask_any_but(cpu_online_mask, cpu);
 	if (cpu >= nr_cpu_ids)
 		return NULL;
-	file = shmem_kernel_file_setup("batched", 3 * PAGE_SIZE, EMPTY_VMA_FLAGS);
+	file = shmem_kernel_file_setup("batched", PAGE_SIZE, EMPTY_VMA_FLAGS);
 	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
 	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_file, file));
-	batched.mapping = file->f_mapping;
-	do {
-		KUNIT_ASSERT_LT(test, batched.index, 3);
-		KUNIT_ASSERT_EQ(test, 0, work_on_cpu(cpu, add_to_lru_batch, &batched));
-		folio_put(batched.folio);
-	} while (folio_test_lru(batched.folio));	/* it was the last of a batch */
+	KUNIT_ASSERT_EQ(test, 0, work_on_cpu(cpu, add_to_lru_batch, file));
+	/* shmem_read_folio() has left its reference to us */
+	folio = filemap_get_folio(file->f_mapping, 0);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	folio_put(folio);
 
-	return batched.folio;
+	return folio;
 }
 
 /* The page allocator has no block, but movable memory */
 static void refill_by_migration(struct kunit *test)
 {
-	struct folio *batched = batched_folio(test);
 	struct unmapped_test *ut = test->priv;
 	unsigned long contig = event(ut, DIRECT_UNMAPPED_REFILL_CONTIG);
 	unsigned long fallbacks = event(ut, DIRECT_UNMAPPED_FALLBACK);
@@ -2872,8 +2867,6 @@ static void refill_by_migration(struct kunit *test)
 	kunit_activate_static_stub(test, unmapped_collect_free, fail_collect_free);
 	page = take(ut, GFP_KERNEL, 0);
 	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL_CONTIG), contig + 1);
-	/* No CPU but this one was asked to empty its batches, and waited for */
-	KUNIT_EXPECT_FALSE(test, batched && folio_test_lru(batched));
 	KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_FALLBACK), fallbacks);
 	KUNIT_EXPECT_EQ(test, nr_cached(ut), BLOCK_PAGES - 1);
 	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
@@ -2882,6 +2875,43 @@ static void refill_by_migration(struct kunit *test)
 	/* Not for those who do not want to wait, or must not start I/O */
 	expect_refused(ut, GFP_KERNEL | __GFP_NORETRY, UNMAPPED_MAX_ORDER);
 	expect_refused(ut, GFP_NOIO, UNMAPPED_MAX_ORDER);
+}
+
+#define NR_BATCHED	10
+
+/*
+ * Other CPUs are not asked to empty their LRU batches, and not waited for. They
+ * do so by themselves now and then, but not each time.
+ */
+static void migration_waits_for_no_cpu(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	bool drained = true;
+	unsigned int i;
+
+	if (!IS_ENABLED(CONFIG_CONTIG_ALLOC))
+		kunit_skip(test, "CONFIG_CONTIG_ALLOC is not set");
+
+	kunit_activate_static_stub(test, unmapped_get_pages, fail_get_pages);
+	for (i = 0; drained && i < NR_BATCHED; i++) {
+		struct folio *folio = batched_folio(test);
+
+		if (!folio)
+			kunit_skip(test, "there is one CPU only");
+		/* Or it was the last of a batch, or is large */
+		if (!folio_test_lru(folio)) {
+			unsigned long contig = event(ut, DIRECT_UNMAPPED_REFILL_CONTIG);
+
+			take(ut, GFP_KERNEL, 0);
+			KUNIT_EXPECT_EQ(test, event(ut, DIRECT_UNMAPPED_REFILL_CONTIG),
+					contig + 1);
+			drained = folio_test_lru(folio);
+			give_all(ut);
+			unmapped_alloc_drain(ut->nid);
+		}
+		folio_put(folio);
+	}
+	KUNIT_EXPECT_FALSE(test, drained);
 }
 
 /* Placement: few gigabytes are split */
@@ -4935,6 +4965,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(collect_beside_a_fallback),
 	KUNIT_CASE(collect_what_is_free),
 	KUNIT_CASE(refill_by_migration),
+	KUNIT_CASE(migration_waits_for_no_cpu),
 	KUNIT_CASE(blocks_are_near_each_other),
 	KUNIT_CASE(blocks_of_larger_chunks),
 	KUNIT_CASE(poisoned_pages_are_kept_out),
