@@ -2914,6 +2914,22 @@ static void migration_waits_for_no_cpu(struct kunit *test)
 	KUNIT_EXPECT_FALSE(test, drained);
 }
 
+/* Nor is it waited for that others migrate less. It ends, one way or the other. */
+static void migration_gives_up(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned long nr = totalram_pages();
+	struct page *page;
+
+	if (!IS_ENABLED(CONFIG_CONTIG_ALLOC))
+		kunit_skip(test, "CONFIG_CONTIG_ALLOC is not set");
+
+	mod_node_page_state(NODE_DATA(ut->nid), NR_ISOLATED_ANON, nr);
+	page = unmapped_get_contig(GFP_KERNEL, ut->nid);
+	mod_node_page_state(NODE_DATA(ut->nid), NR_ISOLATED_ANON, -(long)nr);
+	KUNIT_EXPECT_NULL(test, page);
+}
+
 /* Placement: few gigabytes are split */
 
 #define NR_NEAR		16
@@ -4966,6 +4982,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(collect_what_is_free),
 	KUNIT_CASE(refill_by_migration),
 	KUNIT_CASE(migration_waits_for_no_cpu),
+	KUNIT_CASE(migration_gives_up),
 	KUNIT_CASE(blocks_are_near_each_other),
 	KUNIT_CASE(blocks_of_larger_chunks),
 	KUNIT_CASE(poisoned_pages_are_kept_out),
