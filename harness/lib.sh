@@ -61,14 +61,14 @@ progress() {
 	fi
 }
 
-# kmake SOURCE OUT ARGUMENT...: the kernel's make, always the same way, with CC and HOSTCC through ccache. The output goes
+# kmake SOURCE OUT ARGUMENT...: the kernel's make, always the same way, with CC and HOSTCC through ccache, see cc. The output goes
 # right below its source, so that kbuild names all files by relative paths and ccache serves every clone.
 export CCACHE_BASEDIR=$O CCACHE_NOHASHDIR=1 CCACHE_COMPILERCHECK=content CCACHE_MAXSIZE=10G
 export CCACHE_DEPEND=1	# a miss costs one run of the compiler and no preprocessing of its own
 kmake() {
 	local src=$1 out=$2
 	shift 2
-	make -C "$src" O="$out" -j"$JOBS" CC="ccache ${KCC:-gcc}" HOSTCC="ccache gcc" LOCALVERSION= \
+	make -C "$src" O="$out" -j"$JOBS" CC="$ROOT/harness/cc ${KCC:-gcc}" HOSTCC="ccache gcc" LOCALVERSION= \
 		KBUILD_BUILD_VERSION=1 KBUILD_BUILD_TIMESTAMP="Thu Jan  1 00:00:00 UTC 2026" \
 		KBUILD_BUILD_USER=harness KBUILD_BUILD_HOST=localhost "$@"
 }
