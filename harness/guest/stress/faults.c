@@ -162,27 +162,19 @@ static const struct site {
 /* Where a function of the kernel begins and ends, or false if it was inlined */
 static bool find_function(const char *name, unsigned long *start, unsigned long *end)
 {
-	char line[256], word[128];
 	unsigned long addr;
-	int pass;
+	char line[256];
 	FILE *f;
 
-	*start = 0;
+	*start = symbol(name);
 	*end = -1UL;
-	for (pass = 0; pass < 2; pass++) {
-		f = fopen("/proc/kallsyms", "r");
-		if (!f)
-			err(1, "/proc/kallsyms");
-		while (fgets(line, sizeof(line), f)) {
-			if (sscanf(line, "%lx %*c %127s", &addr, word) != 2)
-				continue;
-			if (!pass && !strcmp(word, name))
-				*start = addr;
-			if (pass && addr > *start && addr < *end)
-				*end = addr;
-		}
-		fclose(f);
-	}
+	f = fopen("/proc/kallsyms", "r");
+	if (!f)
+		err(1, "/proc/kallsyms");
+	while (fgets(line, sizeof(line), f))
+		if (sscanf(line, "%lx", &addr) == 1 && addr > *start && addr < *end)
+			*end = addr;
+	fclose(f);
 	return *start;
 }
 

@@ -317,6 +317,13 @@ unsigned long fault_setup(void)
 	return fault_count();
 }
 
+/* A line of the kernel's dump of its page tables, and whether what it tells of is present */
+static bool dumped_range(const char *line, unsigned long *from, unsigned long *to, bool *present)
+{
+	*present = strstr(line, " RW ") || strstr(line, " ro ");
+	return sscanf(line, "0x%lx-0x%lx", from, to) == 2;
+}
+
 /*
  * How much of the direct map is not present, in KiB, by the kernel's dump of its page tables: what is between the first and the
  * last page that are
@@ -324,7 +331,7 @@ unsigned long fault_setup(void)
 long absent_kib(void)
 {
 	unsigned long from, to, hole = 0, sum = 0;
-	bool inside = false, seen = false;
+	bool inside = false, seen = false, present;
 	char line[256];
 	FILE *f = fopen("/sys/kernel/debug/page_tables/kernel", "r");
 
@@ -335,8 +342,8 @@ long absent_kib(void)
 			if (inside)
 				break;
 			inside = strstr(line, "Low Kernel Mapping");
-		} else if (inside && sscanf(line, "0x%lx-0x%lx", &from, &to) == 2) {
-			if (!strstr(line, " RW ") && !strstr(line, " ro ")) {
+		} else if (inside && dumped_range(line, &from, &to, &present)) {
+			if (!present) {
 				hole += to - from;
 				continue;
 			}
@@ -355,13 +362,14 @@ long absent_kib(void)
 unsigned long mapped_kib(unsigned long start, unsigned long end)
 {
 	unsigned long from, to, sum = 0;
+	bool present;
 	char line[256];
 	FILE *f = fopen("/sys/kernel/debug/page_tables/kernel", "r");
 
 	if (!f)
 		err(1, "/sys/kernel/debug/page_tables/kernel");
 	while (fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "0x%lx-0x%lx", &from, &to) != 2 || (!strstr(line, " RW ") && !strstr(line, " ro ")))
+		if (!dumped_range(line, &from, &to, &present) || !present)
 			continue;
 		from = from > start ? from : start;
 		to = to < end ? to : end;
@@ -371,7 +379,7 @@ unsigned long mapped_kib(unsigned long start, unsigned long end)
 	return sum / 1024;
 }
 
-/* The address of a symbol of the kernel's, or 0. Of data there are none without CONFIG_KALLSYMS_ALL. */
+/* The address of a symbol of the kernel's, the last one of that name, or 0. Of data there are none without CONFIG_KALLSYMS_ALL. */
 unsigned long symbol(const char *name)
 {
 	unsigned long addr = 0, value;
@@ -380,7 +388,7 @@ unsigned long symbol(const char *name)
 
 	if (!f)
 		err(1, "/proc/kallsyms");
-	while (!addr && fgets(line, sizeof(line), f))
+	while (fgets(line, sizeof(line), f))
 		if (sscanf(line, "%lx %*c %127s", &value, key) == 2 && !strcmp(key, name))
 			addr = value;
 	fclose(f);
