@@ -419,10 +419,20 @@ static struct unmapped_block *node_find(struct unmapped_node *un,
 	return NULL;
 }
 
+/* The block's first page that is in a zone: page 0 is in none */
+static struct page *block_page(const struct unmapped_block *b)
+{
+	struct page *page = pfn_to_page(b->pfn);
+
+	return pfn_to_page(max(b->pfn, page_zone(page)->zone_start_pfn));
+}
+
 /* Forget a block of which no page is owned, and which is not watched */
 static void node_forget(struct unmapped_block *b)
 {
-	clear_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
+	struct page *page = block_page(b);
+
+	clear_pfnblock_bit(page, page_to_pfn(page), PB_unmapped);
 	xa_lock(&unmapped_blocks);
 	__xa_erase(&unmapped_blocks, block_key(b->pfn));
 	xa_unlock(&unmapped_blocks);
@@ -768,8 +778,8 @@ static void unwatch_block(struct unmapped_node *un, struct page *page)
 	struct unmapped_block *b;
 
 	guard(spinlock_irqsave)(&un->lock);
-	b = node_block(un, page, NULL);
-	if (b)
+	b = xa_load(&unmapped_blocks, block_key(page_to_pfn(page)));
+	if (b && b->nid == un->nid)
 		__unwatch(b);
 }
 
@@ -865,21 +875,12 @@ static bool may_take_from(struct page *page, unsigned int order)
  */
 static bool isolate_free_pages(struct page *page, unsigned int order)
 {
-	unsigned int o;
-
 	guard(spinlock_irqsave)(&page_zone(page)->lock);
 	if (!PageBuddy(page) || buddy_order(page) < order ||
 	    !may_take_from(page, order))
 		return false;
 
-	o = buddy_order(page);
-	if (!__isolate_free_page(page, o))
-		return false;
-	while (o-- > order) {
-		struct page *rest = page + (1 << o);
-
-		__putback_isolated_page(rest, o, get_pageblock_migratetype(rest));
-	}
+	take_free_pages(page, order);
 
 	return true;
 }
@@ -1279,13 +1280,10 @@ static unsigned long find_free_chunks(unsigned long pfn, unsigned int order,
 		struct page *page = pfn_to_page(pfn);
 		unsigned int o = order;
 
-		/*
-		 * A look without zone->lock first: the order may be anything.
-		 * For half a block __isolate_free_page() changes its type.
-		 */
+		/* A look without zone->lock first: the order may be anything */
 		if (PageBuddy(page))
 			o = clamp(buddy_order_unsafe(page), order,
-				  max(order, UNMAPPED_MAX_ORDER - 2U));
+				  UNMAPPED_MAX_ORDER - 1U);
 		if (PageBuddy(page) && isolate_free_pages(page, o)) {
 			list_chunk(page, o, list);
 			nr += 1UL << o;
@@ -2405,6 +2403,7 @@ off:
 static bool block_check(const struct unmapped_block *b)
 {
 	u16 nr_chunks[NR_ORDERS] = {};
+	struct page *page = block_page(b);
 	unsigned int i, nr_free = 0;
 	bool ok = true;
 
@@ -2430,7 +2429,7 @@ static bool block_check(const struct unmapped_block *b)
 	ok &= b->nr_owned || !list_empty(&b->watch);
 	ok &= list_empty(&b->list) == !b->nr_free;
 	ok &= b->split || b->nr_owned == BLOCK_PAGES;
-	ok &= get_pfnblock_bit(pfn_to_page(b->pfn), b->pfn, PB_unmapped);
+	ok &= get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped);
 
 	return ok;
 }

@@ -21,6 +21,7 @@
 #include <linux/anon_inodes.h>
 #include <linux/cgroup.h>
 #include <linux/completion.h>
+#include <linux/cpu.h>
 #include <linux/cpuset.h>
 #include <linux/delay.h>
 #include <linux/dma-mapping.h>
@@ -43,6 +44,7 @@
 #include <linux/module.h>
 #include <linux/mount.h>
 #include <linux/namei.h>
+#include <linux/page-isolation.h>
 #include <linux/page_frag_cache.h>
 #include <linux/percpu.h>
 #include <linux/platform_device.h>
@@ -2104,6 +2106,51 @@ static void fallback_is_absent_and_zero(struct kunit *test)
 	expect_free_pages_present(test, page, nr);
 }
 
+#define NR_TRIES	100
+
+/*
+ * Pages of the first block, or NULL. They cannot merge with those of the first
+ * MiB, so they are a small chunk, among those that are handed out first.
+ */
+static struct page *take_low(struct unmapped_test *ut)
+{
+	unsigned int i, order;
+	struct page *page;
+
+	nr_free_pages_drained();
+	for (order = 0; order < UNMAPPED_MAX_ORDER; order++) {
+		for (i = 0; i < NR_TRIES; i++) {
+			page = alloc_pages_node(ut->nid, GFP_KERNEL | GFP_DMA32 |
+						__GFP_NORETRY | __GFP_NOWARN, order);
+			if (!hold_any(ut, page, order))
+				break;
+			if (page_to_pfn(page) < BLOCK_PAGES)
+				return page;
+		}
+	}
+
+	return NULL;
+}
+
+/* The zone begins inside this block */
+static void fallback_of_first_block(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_low(ut);
+
+	if (!page)
+		kunit_skip(test, "no page of the first block is to be had");
+
+	split_held(ut, page);
+	make_ours(ut, page, 1, every_page);
+	KUNIT_EXPECT_EQ(test, nr_present_on_cpus(page, 1), 0);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+	give_all(ut);
+	KUNIT_EXPECT_GE(test, unmapped_alloc_drain(ut->nid), 1);
+	expect_free_pages_present(test, page, 1);
+	KUNIT_EXPECT_FALSE(test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
+}
+
 /* Also where only blocks cannot be made absent: their pages are used */
 static void fallback_if_blocks_stay_present(struct kunit *test)
 {
@@ -2474,6 +2521,29 @@ static void heal_takes_its_share(struct kunit *test)
 	KUNIT_EXPECT_TRUE(test, rested);
 }
 
+/* A CPU that is coming up is not reached by flushes */
+static void heal_not_during_cpu_hotplug(struct kunit *test)
+{
+#ifdef CONFIG_HOTPLUG_CPU
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+	unsigned long addr = (unsigned long)page_address(page);
+
+	cpus_write_lock();
+	KUNIT_EXPECT_EQ(test, set_memory_ro(addr, 1), 0);
+	KUNIT_EXPECT_EQ(test, set_memory_rw(addr, 1), 0);
+	KUNIT_EXPECT_EQ(test, set_direct_map_collapse(page, PMD_SIZE), -EAGAIN);
+	KUNIT_EXPECT_EQ(test, mapping_of(page).level, PG_LEVEL_4K);
+	cpus_write_unlock();
+
+	unmapped_alloc_drain(ut->nid);
+	expect_mapping(test, page, &before);
+#else
+	kunit_skip(test, "CONFIG_HOTPLUG_CPU is not set");
+#endif
+}
+
 /* There is no way to make such a page an ordinary one again */
 static void heal_not_where_4k_is_wanted(struct kunit *test)
 {
@@ -2800,6 +2870,53 @@ static void collect_what_is_free(struct kunit *test)
 	kunit_deactivate_static_stub(test, unmapped_get_pages);
 
 	give_watched(ut, page);
+}
+
+/* Half a block, whose type the page allocator changes if it is isolated */
+static void collect_what_is_free_of_its_type(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	struct mapping before;
+	struct page *page = take_large(ut, &before);
+	enum migratetype type = get_pageblock_migratetype(page);
+
+	KUNIT_ASSERT_NE(test, type, MIGRATE_MOVABLE);
+	free_dirty(ut, page + BLOCK_PAGES / 2, BLOCK_PAGES / 2);
+	nr_free_pages_drained();
+	exhaust(ut);
+	KUNIT_ASSERT_EQ(test, set_memory_ro((unsigned long)page_address(page), 1), 0);
+	unmapped_alloc_flush_heal();
+
+	KUNIT_EXPECT_GT(test, unmapped_collect_free(GFP_KERNEL, 0, ut->nid), 0);
+	KUNIT_EXPECT_GT(test, nr_cached(ut), 0);
+	KUNIT_EXPECT_EQ(test, get_pageblock_migratetype(page), type);
+	KUNIT_EXPECT_EQ(test, unmapped_alloc_check(ut->nid), 0);
+
+	give_watched(ut, page);
+}
+
+/* What is collapsed while somebody else has it isolated is not split again */
+static void collect_nothing_of_isolated_block(struct kunit *test)
+{
+#ifdef CONFIG_MEMORY_ISOLATION
+	struct unmapped_test *ut = test->priv;
+	struct page *page = take_watched(ut);
+	struct zone *zone = page_zone(page);
+
+	KUNIT_ASSERT_TRUE(test, pageblock_isolate_and_move_free_pages(zone, page));
+	KUNIT_EXPECT_EQ(test, set_memory_rw((unsigned long)page_address(page), 1), 0);
+	unmapped_alloc_flush_heal();
+	KUNIT_ASSERT_TRUE(test, pageblock_unisolate_and_move_free_pages(zone, page));
+	KUNIT_EXPECT_GE(test, mapping_of(page).level, PG_LEVEL_2M);
+	KUNIT_EXPECT_FALSE(test, get_pfnblock_bit(page, page_to_pfn(page), PB_unmapped));
+
+	free_dirty(ut, page + 1, NR_COLLECT);
+	exhaust(ut);
+	KUNIT_EXPECT_GE(test, mapping_of(page).level, PG_LEVEL_2M);
+	give_watched(ut, page);
+#else
+	kunit_skip(test, "CONFIG_MEMORY_ISOLATION is not set");
+#endif
 }
 
 /* A larger free chunk is not lost when one block of it is taken */
@@ -4960,6 +5077,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_PARAM(free_run_of_whole_block, half_gen_params),
 	KUNIT_CASE(free_ordinary_neighbours),
 	KUNIT_CASE_PARAM(fallback_is_absent_and_zero, small_order_gen_params),
+	KUNIT_CASE(fallback_of_first_block),
 	KUNIT_CASE(fallback_if_blocks_stay_present),
 	KUNIT_CASE_SLOW(idle_blocks_are_returned),
 	KUNIT_CASE_SLOW(fallback_pages_are_returned),
@@ -4971,6 +5089,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_SLOW(heal_by_itself),
 	KUNIT_CASE(heal_is_limited),
 	KUNIT_CASE(heal_takes_its_share),
+	KUNIT_CASE(heal_not_during_cpu_hotplug),
 	KUNIT_CASE(heal_gigabytes),
 	KUNIT_CASE(collect_what_is_freed),
 	KUNIT_CASE(collect_with_one_flush),
@@ -4980,6 +5099,8 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE_SLOW(collect_until_nobody_needs_it),
 	KUNIT_CASE(collect_beside_a_fallback),
 	KUNIT_CASE(collect_what_is_free),
+	KUNIT_CASE(collect_what_is_free_of_its_type),
+	KUNIT_CASE(collect_nothing_of_isolated_block),
 	KUNIT_CASE(refill_by_migration),
 	KUNIT_CASE(migration_waits_for_no_cpu),
 	KUNIT_CASE(migration_gives_up),
