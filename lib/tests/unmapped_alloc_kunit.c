@@ -66,6 +66,8 @@
 
 #include <asm/tlbflush.h>
 
+#include <trace/events/kmem.h>
+
 #define BLOCK_PAGES	((unsigned int)(PMD_SIZE / PAGE_SIZE))
 
 /* What others may allocate meanwhile: page tables, slabs */
@@ -111,6 +113,7 @@ struct mapping {
  * @gfp_block: flags of all allocations of descriptors
  * @reserves: the page allocator's reserves might have been used for page tables
  * @nr_failures: how often it is to fail
+ * @nr_targets: allocations for migration: of any node, of one
  */
 struct unmapped_test {
 	struct kunit	*test;
@@ -135,6 +138,7 @@ struct unmapped_test {
 	gfp_t		gfp_block;
 	bool		reserves;
 	unsigned int	nr_failures;
+	unsigned int	nr_targets[2];
 };
 
 /* Counters */
@@ -1435,6 +1439,23 @@ static void r7_no_split_by_alias(struct kunit *test)
 	kunit_release_action(test, vunmap_action, addr);
 	give(ut, page);
 	KUNIT_EXPECT_TRUE(test, is_zero(page, nr));
+}
+
+/* But one that is mapped by 4K has the attributes of its alias, as on the base */
+static void alias_of_fallback_is_in_step(struct kunit *test)
+{
+	struct unmapped_test *ut = test->priv;
+	unsigned long addr;
+	struct page *page;
+
+	stub_get_pages(test, get_dirty_small_pages);
+	page = take(ut, GFP_KERNEL, 0);
+	addr = (unsigned long)vmap_chunk(ut, page, 1);
+	KUNIT_EXPECT_EQ(test, set_memory_ro(addr, 1), 0);
+	KUNIT_EXPECT_FALSE(test, mapping_of(page).flags & _PAGE_RW);
+	KUNIT_EXPECT_EQ(test, set_memory_rw(addr, 1), 0);
+	KUNIT_EXPECT_TRUE(test, mapping_of(page).flags & _PAGE_RW);
+	KUNIT_EXPECT_EQ(test, nr_present(page, 1), 0);
 }
 
 /* What alloc_pages() promises */
@@ -3045,6 +3066,62 @@ static void migration_gives_up(struct kunit *test)
 	page = unmapped_get_contig(GFP_KERNEL, ut->nid);
 	mod_node_page_state(NODE_DATA(ut->nid), NR_ISOLATED_ANON, -(long)nr);
 	KUNIT_EXPECT_NULL(test, page);
+}
+
+#ifdef CONFIG_CONTIG_ALLOC
+static void record_target(void *data, struct page *page, unsigned int order,
+			  gfp_t gfp, int migratetype)
+{
+	struct unmapped_test *ut = data;
+
+	if (current->kunit_test == ut->test && (gfp & __GFP_MOVABLE))
+		ut->nr_targets[!!(gfp & __GFP_THISNODE)]++;
+}
+
+/* Migrate what is in the block of a folio as a refill does */
+static void migrate_block(struct unmapped_test *ut, struct folio *folio)
+{
+	unsigned long pfn = ALIGN_DOWN(folio_pfn(folio), BLOCK_PAGES);
+	struct page *page = pfn_to_page(pfn);
+
+	folio_put(folio);
+	lru_add_drain_all();
+	if (register_trace_mm_page_alloc(record_target, ut))
+		kunit_skip(ut->test, "CONFIG_TRACEPOINTS is not set");
+	if (!alloc_contig_frozen_range(pfn, pfn + BLOCK_PAGES, ACR_FLAGS_ASYNC,
+				       GFP_KERNEL | __GFP_COMP | __GFP_NOWARN)) {
+		set_page_count(page, 1);
+		__free_pages(page, UNMAPPED_MAX_ORDER);
+	}
+	unregister_trace_mm_page_alloc(record_target, ut);
+	tracepoint_synchronize_unregister();
+}
+#endif
+
+/* Others may have bound their memory to its node */
+static void migration_keeps_to_the_node(struct kunit *test)
+{
+#ifdef CONFIG_CONTIG_ALLOC
+	struct unmapped_test *ut = test->priv;
+	unsigned int i;
+
+	/* There may be something unmovable beside the folio */
+	for (i = 0; i < NR_TRIES && !ut->nr_targets[1]; i++) {
+		struct file *file = shmem_kernel_file_setup("movable", PAGE_SIZE,
+							    EMPTY_VMA_FLAGS);
+		struct folio *folio;
+
+		KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+		KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_file, file));
+		folio = shmem_read_folio(file->f_mapping, 0);
+		KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+		migrate_block(ut, folio);
+		KUNIT_ASSERT_EQ(test, ut->nr_targets[0], 0);
+	}
+	KUNIT_EXPECT_GT(test, ut->nr_targets[1], 0);
+#else
+	kunit_skip(test, "CONFIG_CONTIG_ALLOC is not set");
+#endif
 }
 
 /* Placement: few gigabytes are split */
@@ -5062,6 +5139,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(r6_free_of_charge_afterwards),
 	KUNIT_CASE_PARAM(r7_no_split_of_whole_blocks, order_gen_params),
 	KUNIT_CASE(r7_no_split_by_alias),
+	KUNIT_CASE(alias_of_fallback_is_in_step),
 	KUNIT_CASE_PARAM(order_is_as_from_alloc_pages, order_gen_params),
 	KUNIT_CASE_PARAM(order_makes_a_folio, order_gen_params),
 	KUNIT_CASE_PARAM(order_fills_a_block, order_gen_params),
@@ -5104,6 +5182,7 @@ static struct kunit_case unmapped_test_cases[] = {
 	KUNIT_CASE(refill_by_migration),
 	KUNIT_CASE(migration_waits_for_no_cpu),
 	KUNIT_CASE(migration_gives_up),
+	KUNIT_CASE(migration_keeps_to_the_node),
 	KUNIT_CASE(blocks_are_near_each_other),
 	KUNIT_CASE(blocks_of_larger_chunks),
 	KUNIT_CASE(poisoned_pages_are_kept_out),
