@@ -35,7 +35,7 @@
  * CPA is called without it, and so is the page allocator otherwise. Lookups in
  * unmapped_blocks are under RCU. heal_mutex is for those who look for split
  * blocks; the memory hotplug lock nests in it, so the memory notifier does not
- * take it, nor does reclaim.
+ * take it, nor does reclaim. The CPU hotplug lock is tried only.
  */
 #define pr_fmt(fmt) "unmapped_alloc: " fmt
 
@@ -102,7 +102,7 @@ VISIBLE_IF_KUNIT unsigned long unmapped_heal_delay = HZ;
 #define HEAL_TRIES_BITS	4
 #define HEAL_TRIES_MAX	12
 
-/* How often the lock of the page tables is waited for in each 1 GiB, for 1 ms */
+/* How often locks of others are waited for in each 1 GiB, for 1 ms */
 #define HEAL_LOCK_TRIES	10
 
 /*
@@ -1855,7 +1855,7 @@ static void remember_healed(unsigned long key, unsigned int tries)
 /**
  * struct heal_pass - a look at the direct map of one node
  * @force: nothing has to wait
- * @lock_tries: how often the lock of the page tables may be waited for
+ * @lock_tries: how often locks of others may be waited for
  * @wait: when the next one of those that have to wait has its turn, in jiffies
  */
 struct heal_pass {
@@ -1885,7 +1885,7 @@ static bool heal(struct heal_pass *pass, unsigned long pfn, unsigned long size)
 		tries = healed_tries(entry) + 1;
 	}
 
-	/* -EAGAIN is for the lock of the page tables, held by somebody else */
+	/* -EAGAIN is for a lock that somebody else holds */
 	while ((ret = set_direct_map_collapse(pfn_to_page(pfn), size)) == -EAGAIN) {
 		if (!pass->lock_tries) {
 			pass->wait = min(pass->wait, unmapped_heal_delay);
@@ -2140,7 +2140,8 @@ static unsigned long return_all(struct unmapped_node *un)
  * @nid: node to drain, not NUMA_NO_NODE
  *
  * What is present is mapped by as large pages as it can be when this returns,
- * unless somebody else was changing page tables all the time: then soon after.
+ * unless somebody else was changing page tables all the time, or a CPU came or
+ * went: then soon after.
  *
  * Context: May sleep. Takes the memory hotplug lock, so not for its notifiers.
  * Return: number of pages given back, 0 if the cache is off.
