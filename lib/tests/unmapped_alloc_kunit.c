@@ -3081,6 +3081,26 @@ static void record_target(void *data, struct page *page, unsigned int order,
 		ut->nr_targets[!!(gfp & __GFP_THISNODE)]++;
 }
 
+/* The last one of as many as fill a block, so that it has few neighbours of others */
+static struct folio *movable_folio(struct kunit *test)
+{
+	struct folio *folio = NULL;
+	struct file *file;
+	unsigned int i;
+
+	file = shmem_kernel_file_setup("movable", PMD_SIZE, EMPTY_VMA_FLAGS);
+	KUNIT_ASSERT_FALSE(test, IS_ERR(file));
+	KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_file, file));
+	for (i = 0; i < BLOCK_PAGES; i++) {
+		if (folio)
+			folio_put(folio);
+		folio = shmem_read_folio(file->f_mapping, i);
+		KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
+	}
+
+	return folio;
+}
+
 /* Migrate what is in the block of a folio as a refill does */
 static void migrate_block(struct unmapped_test *ut, struct folio *folio)
 {
@@ -3110,15 +3130,7 @@ static void migration_keeps_to_the_node(struct kunit *test)
 
 	/* There may be something unmovable beside the folio */
 	for (i = 0; i < NR_TRIES && !ut->nr_targets[1]; i++) {
-		struct file *file = shmem_kernel_file_setup("movable", PAGE_SIZE,
-							    EMPTY_VMA_FLAGS);
-		struct folio *folio;
-
-		KUNIT_ASSERT_FALSE(test, IS_ERR(file));
-		KUNIT_ASSERT_EQ(test, 0, kunit_add_action_or_reset(test, put_file, file));
-		folio = shmem_read_folio(file->f_mapping, 0);
-		KUNIT_ASSERT_FALSE(test, IS_ERR(folio));
-		migrate_block(ut, folio);
+		migrate_block(ut, movable_folio(test));
 		KUNIT_ASSERT_EQ(test, ut->nr_targets[0], 0);
 	}
 	KUNIT_EXPECT_GT(test, ut->nr_targets[1], 0);
